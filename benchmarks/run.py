@@ -1,0 +1,124 @@
+"""Ours against the others, interleaved in one run: `make bench`, or `python benchmarks/run.py --smoke`.
+
+Prints ratios and writes `benchmarks/results.json`. The robust objective is the published one,
+sum Q^2 log(1 + z^2/Q^2) over observed cells, in float64; the angle is the sine of the largest angle
+between the true subspace and the fitted one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robusta_prob.simulate import largest_angle, toy
+
+HERE = Path(__file__).parent
+PACKAGE_PYTHON = HERE.parent / ".venv-robusta-hmf" / "bin" / "python"
+Q = 5.0
+
+
+class Contestant:
+    """A worker process, its timings, and its last result."""
+
+    def __init__(self, name: str, python: Path | str, data: Path) -> None:
+        self.name, self.seconds, self.result = name, [], data.with_name(f"{name}.npz")
+        command = [str(python), str(HERE / "worker.py"), name, str(data), str(self.result)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.cold = self.run()["since_start"]
+
+    def run(self) -> dict[str, float]:
+        """One fit."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name} ended with code {self._process.wait()}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+
+def judge(contestant: Contestant, survey: Any) -> dict[str, float]:
+    """Objective and angle of the last result."""
+    with np.load(contestant.result) as arrays:
+        A, G = arrays["coefficients"], arrays["basis"]
+    data = survey.data
+    flux, ivar = data.flux.astype(float) * data.unit, data.ivar.astype(float) / data.unit**2
+    z2 = ivar * (flux - A @ G) ** 2
+    return {
+        "objective": float((Q**2 * np.log1p(z2 / Q**2)).sum()),
+        "angle": largest_angle(G, survey.truth.basis),
+        "seconds": float(np.median(contestant.seconds)),
+        "cold_seconds": contestant.cold,
+    }
+
+
+def main() -> None:
+    """Run the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, one repeat: does it run at all?")
+    parser.add_argument("--no-package", action="store_true", help="without robusta-hmf and scikit-learn")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    size, repeats = ((300, 150), 1) if options.smoke else ((4000, 1200), options.repeats)
+    survey = toy(*size, seed=options.seed)
+
+    pythons = {"ours": sys.executable, "ours_published": sys.executable}
+    if not options.no_package:
+        if not PACKAGE_PYTHON.exists():
+            parser.error(
+                f"{PACKAGE_PYTHON} does not exist: run `make bench`, which installs robusta-hmf there"
+            )
+        pythons |= {"randomized_pca": sys.executable, "robusta_hmf": str(PACKAGE_PYTHON)}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "survey.npz"
+        data = survey.data
+        np.savez(file, flux=data.flux * data.unit, ivar=data.ivar / data.unit**2)
+        field = [Contestant(name, python, file) for name, python in pythons.items()]
+        for _ in range(repeats):
+            for contestant in field:
+                contestant.seconds.append(contestant.run()["seconds"])
+        table = {contestant.name: judge(contestant, survey) for contestant in field}
+        for contestant in field:
+            contestant.close()
+
+    print(f"toy survey {size[0]} x {size[1]}, K = 5, seed {options.seed}; warm seconds: median of {repeats}")
+    heads = f"{'':16} {'warm s':>8} {'cold s':>8} {'objective':>14} {'angle':>9}"
+    print(f"{heads} {'x robusta_hmf':>14} {'x PCA':>7}")
+    for name, row in table.items():
+        package = table.get("robusta_hmf", {}).get("seconds", float("nan")) / row["seconds"]
+        pca = row["seconds"] / table.get("randomized_pca", {}).get("seconds", float("nan"))
+        print(
+            f"{name:16} {row['seconds']:8.3f} {row['cold_seconds']:8.2f} {row['objective']:14,.0f} "
+            f"{row['angle']:9.5f} {package:13.1f}x {pca:6.1f}x"
+        )
+    if options.smoke:
+        return
+    machine = {
+        "machine": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in ("jax", "numpy", "scikit-learn")},
+    }
+    results = {"size": size, "seed": options.seed, "repeats": repeats, "machine": machine, "table": table}
+    (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

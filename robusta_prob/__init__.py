@@ -1,0 +1,59 @@
+"""Robust heteroskedastic matrix factorisation as a pure-functional NumPyro generative model.
+
+data = rp.read("spectra.h5")
+fit = rp.fit(data, rank=8)
+scores = rp.surprise(fit, data)
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from robusta_prob import models, simulate
+from robusta_prob.data import Dataset, DataWarning, dataset, split
+from robusta_prob.inference import anneal
+from robusta_prob.inference.fitting import fit
+from robusta_prob.inference.iterate import Epoch, Status
+from robusta_prob.inference.progress import Progress
+from robusta_prob.inference.projection import project, reconstruct, residuals, robust_weights
+from robusta_prob.inference.results import Fit, Projection
+from robusta_prob.inference.storage import load, save
+from robusta_prob.io import read, write
+from robusta_prob.models.noise import Noise, NoiseLaw
+from robusta_prob.models.priors import Prior
+from robusta_prob.scoring.outliers import Surprise, surprise
+from robusta_prob.scoring.table import score_columns, write_scores
+
+try:
+    __version__ = version("robusta-prob")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "DataWarning",
+    "Dataset",
+    "Epoch",
+    "Fit",
+    "Noise",
+    "NoiseLaw",
+    "Prior",
+    "Progress",
+    "Projection",
+    "Status",
+    "Surprise",
+    "anneal",
+    "dataset",
+    "fit",
+    "load",
+    "models",
+    "project",
+    "read",
+    "reconstruct",
+    "residuals",
+    "robust_weights",
+    "save",
+    "score_columns",
+    "simulate",
+    "split",
+    "surprise",
+    "write",
+    "write_scores",
+]

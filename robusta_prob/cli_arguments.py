@@ -1,0 +1,151 @@
+"""What `robusta-prob` can be asked: its commands, their arguments and their help."""
+
+from __future__ import annotations
+
+import argparse
+
+FIT_HELP = """\
+Learn a robust low-rank basis from spectra with errors, holes and outliers.
+
+In:   FILE, an .npz, .h5 or .fits file with flux (objects x pixels) and inverse variances or errors of the
+      same shape; a grid (wavelengths), ids and further columns are found by their usual names.
+Out:  RUN/fit.h5 (the fit), RUN/basis.png and RUN/history.png (pictures of it)."""
+PROJECT_HELP = """\
+Coefficients, with covariances, of spectra on the basis of an earlier fit.
+
+In:   RUN, the folder of `robusta-prob fit` (or its fit.h5), and FILE, spectra on the same pixels.
+Out:  an HDF5 file with coefficients (objects x rank), covariance (objects x rank x rank) and ids."""
+SCORE_HELP = """\
+How unexpected every object is under an earlier fit, as a calibrated probability.
+
+In:   RUN, the folder of `robusta-prob fit` (or its fit.h5), and FILE, spectra on the same pixels: those of
+      the fit or new ones.
+Out:  scores.csv (one line per object, the most surprising first, with all metadata columns of FILE),
+      surprise.png (all objects) and outliers.png (the most surprising ones), in RUN unless -o says where."""
+DEMO_HELP = """\
+Simulate a small survey with known outliers, fit it, score it, and say how much of the truth was found.
+
+In:   nothing.
+Out:  in the folder DEMO: survey.h5 (the spectra, for `robusta-prob fit`), and what fit and score write."""
+
+
+def parser(version: str) -> argparse.ArgumentParser:
+    """The parser of the command line; what it returns names the command in `.command`.
+
+    Examples
+    --------
+    >>> parser("1.0").parse_args(["fit", "stars.h5", "--rank", "8", "-o", "run"]).rank
+    8
+    """
+    top = argparse.ArgumentParser(
+        "robusta-prob",
+        description="Robust low-rank models of spectra with errors, holes and outliers: "
+        "fit one, then rank the spectra that it cannot explain.",
+        epilog="first steps: robusta-prob demo; help on a command: robusta-prob fit --help",
+    )
+    top.add_argument("--version", action="version", version=f"robusta-prob {version}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+
+    def command(name: str, summary: str, text: str, example: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name,
+            help=summary,
+            description=text,
+            epilog=f"example:\n  robusta-prob {name} {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.add_argument("-q", "--quiet", action="store_true", help="print warnings and errors only")
+        added.add_argument("--debug", action="store_true", help="show where an error came from")
+        return added
+
+    _demo_arguments(command("demo", "simulate a survey, fit it, score it", DEMO_HELP, "-o demo"))
+    _fit_arguments(
+        command("fit", "learn a robust basis from spectra", FIT_HELP, "spectra.h5 --rank 8 -o run")
+    )
+    _project_arguments(
+        command("project", "coefficients of spectra on an earlier fit", PROJECT_HELP, "run new.h5")
+    )
+    _score_arguments(
+        command("score", "rank spectra by how unexpected they are", SCORE_HELP, "run spectra.h5")
+    )
+    return top
+
+
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-o", "--output", metavar="DEMO", default="demo", help="folder to write to (default: demo)")
+    add("--objects", type=int, default=2000, metavar="N", help="how many spectra (default: 2000)")
+    add("--pixels", type=int, default=600, metavar="M", help="of how many pixels (default: 600)")
+    add("--seed", type=int, default=0, help="another seed, another survey (default: 0)")
+    _top(parser)
+
+
+def _fit_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("file", metavar="FILE", help="spectra: .npz, .h5, .hdf5, .fits")
+    add("-k", "--rank", type=int, required=True, metavar="K", help="number of basis vectors")
+    add("-o", "--output", required=True, metavar="RUN", help="folder to write to, made where needed")
+    add = parser.add_argument_group("the model (what is left out is learned)").add_argument
+    add("--nu", type=float, help="degrees of freedom of the Student t noise; inf is Gaussian")
+    add("--scale", type=float, help="factor on the given errors")
+    add("--floor", type=float, help="error added in quadrature, in the unit of the flux")
+    add("--flat-prior", action="store_true", help="no population behind the coefficients: maximum likelihood")
+    add(
+        "--published",
+        type=float,
+        metavar="Q",
+        help="as in the paper: --nu 1 --scale Q --floor 0 --flat-prior",
+    )
+    add = parser.add_argument_group("the run").add_argument
+    add("--seed", type=int, default=0, help="the same seed gives the same fit (default: 0)")
+    add(
+        "--max-epochs", type=int, default=200, metavar="N", help="passes over the data at most (default: 200)"
+    )
+    add("--tol", type=float, default=0.01, help="end this close to rest, in posterior sd (default: 0.01)")
+    add(
+        "--dtype",
+        choices=("float32", "float64"),
+        default="float32",
+        help="of the computation (default: float32)",
+    )
+    _names(parser)
+
+
+def _project_arguments(parser: argparse.ArgumentParser) -> None:
+    _run_and_file(parser)
+    parser.add_argument("-o", "--output", metavar="OUT.h5", help="file to write (default: RUN/projection.h5)")
+    _names(parser)
+
+
+def _score_arguments(parser: argparse.ArgumentParser) -> None:
+    _run_and_file(parser)
+    parser.add_argument("-o", "--output", metavar="DIR", help="folder to write to (default: RUN)")
+    _top(parser)
+    _names(parser)
+
+
+def _run_and_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("fit", metavar="RUN", help="folder of an earlier `robusta-prob fit`, or its fit.h5")
+    parser.add_argument("file", metavar="FILE", help="spectra: .npz, .h5, .hdf5, .fits")
+
+
+def _names(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("names of the arrays in FILE, where they are not the usual ones")
+    group.add_argument("--flux", metavar="NAME", help="(objects x pixels) measurements")
+    group.add_argument("--ivar", metavar="NAME", help="(objects x pixels) inverse variances; 0 is missing")
+    group.add_argument("--grid", metavar="NAME", help="(pixels) coordinates, such as wavelengths")
+    group.add_argument("--ids", metavar="NAME", help="(objects) unique integers or strings")
+    group.add_argument("--mask", metavar="NAME", help="(objects x pixels) where not 0, the cell is missing")
+
+
+def _top(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--top", type=_positive, default=6, metavar="N", help="objects in outliers.png (default: 6)"
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number

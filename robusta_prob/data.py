@@ -1,0 +1,281 @@
+"""What the data are: a matrix of flux with inverse variances and holes, validated once."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+
+from robusta_prob import validate
+
+
+class DataWarning(UserWarning):
+    """The input contradicts itself in places; those cells are treated as missing."""
+
+
+def warn_user(message: str) -> None:
+    """A `DataWarning` at the user's own line: the first that is outside this package (and `contextlib`)."""
+    level, frame = 1, inspect.currentframe()
+    while frame and frame.f_globals.get("__name__", "").partition(".")[0] in (__package__, "contextlib"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, DataWarning, stacklevel=level)
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """The host side of a `Dataset`. Compared by identity, so that JAX can carry it as static."""
+
+    grid: Float[np.ndarray, " pixels"]
+    ids: Shaped[np.ndarray, " objects"]
+    meta: Mapping[str, Shaped[np.ndarray, "objects ..."]]
+    unit: float
+    grid_name: str
+    flux_name: str
+    census: validate.Census
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """N objects x M pixels of flux with inverse variances; make one with `dataset` or `read`.
+
+    The leaves `flux` and `ivar` are divided by one power of two, `unit` (exact, and it keeps fluxes of
+    1e-17 with inverse variances of 1e38 within float32). Missing cells have `flux == 0` and
+    `ivar == 0`: no NaN ever enters traced code. Everything else stays on the host and is never traced,
+    so that 64-bit ids survive. All arrays are private copies that refuse to be written to.
+
+    Attributes
+    ----------
+    flux, ivar : (N, M) arrays
+        In units of `unit` and `unit**-2`.
+    """
+
+    flux: Float[np.ndarray, "objects pixels"]
+    ivar: Float[np.ndarray, "objects pixels"]
+    labels: Labels = field(metadata={"static": True})
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(objects, pixels)."""
+        n, m = self.flux.shape
+        return n, m
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of flux and ivar, and of whatever is fitted to them."""
+        return np.dtype(self.flux.dtype)
+
+    @property
+    def grid(self) -> Float[np.ndarray, " pixels"]:
+        """Pixel coordinates, by default 0..M-1."""
+        return self.labels.grid
+
+    @property
+    def ids(self) -> Shaped[np.ndarray, " objects"]:
+        """Unique identifier of each object, by default 0..N-1."""
+        return self.labels.ids
+
+    @property
+    def meta(self) -> Mapping[str, np.ndarray]:
+        """Further per-object columns by name, read-only."""
+        return MappingProxyType(self.labels.meta)
+
+    @property
+    def unit(self) -> float:
+        """The power of two, in the user's flux unit, in which the leaves are stored."""
+        return self.labels.unit
+
+    @property
+    def census(self) -> validate.Census:
+        """Counts of missing and contradictory cells, empty objects and empty pixels."""
+        return self.labels.census
+
+    @property
+    def observed(self) -> Bool[np.ndarray, "objects pixels"]:
+        """Where there is a measurement."""
+        return np.asarray(self.ivar) > 0
+
+    def take(self, rows: Shaped[np.ndarray, " some"] | Sequence[int] | slice) -> Dataset:
+        """The objects `rows` (indices, a boolean mask or a slice), in that order, as a copy.
+
+        The contradictions in its `census` are 0: they belong to the validation of the input.
+
+        Raises
+        ------
+        ValueError
+            If `rows` selects no object.
+        """
+        index = np.arange(self.shape[0])[rows]
+        if index.size == 0:
+            raise ValueError(f"the selection is empty: it takes none of the {self.shape[0]} objects")
+        flux, ivar = (validate.take_rows(leaf, index) for leaf in (self.flux, self.ivar))
+        labels = replace(
+            self.labels,
+            ids=validate.frozen(self.ids[index]),
+            meta={name: validate.frozen(column[index]) for name, column in self.meta.items()},
+            census=validate.count(ivar),
+        )
+        return Dataset(flux, ivar, labels)
+
+    def blocks(
+        self, rows: int, unit: float | None = None
+    ) -> Iterator[tuple[slice, Float[np.ndarray, "rows pixels"], Float[np.ndarray, "rows pixels"]]]:
+        """(slice, flux, ivar) of consecutive blocks of `rows` objects, in units of `unit`, a power of two.
+
+        The last block is padded with missing objects: every block has one shape, so that nothing is
+        compiled twice. Its slice covers the real objects only.
+
+        Raises
+        ------
+        ValueError
+            If `rows` is not positive, or where the dtype cannot hold the data in units of `unit`.
+        """
+        if rows < 1:
+            raise ValueError(f"a block must have at least one row, got rows={rows}")
+        return self._blocks(rows, self.unit if unit is None else validate.check_unit(unit))
+
+    def _blocks(self, rows: int, unit: float) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        n, m = self.shape
+        exponent = round(math.log2(self.unit) - math.log2(unit))
+        for start in range(0, n, rows):
+            here = slice(start, min(start + rows, n))
+            flux, ivar = self.flux[here], self.ivar[here]
+            if exponent:
+                seen = ivar > 0
+                with np.errstate(over="ignore", under="ignore"):
+                    flux, ivar = np.ldexp(flux, exponent), np.ldexp(ivar, -2 * exponent)
+                validate.check_range(flux, ivar, seen, unit)
+            short = rows - (here.stop - here.start)
+            if short:
+                flux, ivar = (np.concatenate([x, np.zeros((short, m), x.dtype)]) for x in (flux, ivar))
+            yield here, flux, ivar
+
+
+def dataset(
+    flux: Any,
+    ivar: Any,
+    *,
+    grid: Any = None,
+    ids: Any = None,
+    meta: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
+    unit: float | None = None,
+    grid_name: str = "pixel",
+    flux_name: str = "flux",
+) -> Dataset:
+    """Validate a matrix of measurements once, and make it a `Dataset`.
+
+    A cell is missing where its flux is not finite or its ivar is not positive and finite. That is
+    silent where the input says so itself (`ivar == 0`, a NaN flux with `ivar` 0 or NaN, a cell that is
+    masked in either array); where it contradicts itself a `DataWarning` tells how often. Empty rows and
+    columns are kept and counted in `Dataset.census`.
+
+    Parameters
+    ----------
+    flux : (N, M) array
+        Measurements, in any unit. Integers, any byte order and masked arrays are accepted.
+    ivar : (N, M) array
+        Inverse variances 1/sigma^2, in the unit of flux^-2; 0 marks a missing measurement.
+    grid : (M,) array, optional
+        Pixel coordinates (a wavelength, say).
+    ids : (N,) array, optional
+        Unique integers or strings.
+    meta : mapping of name to (N,) array, optional
+        Further per-object columns, carried along and joined to score tables.
+    dtype : {"float32", "float64"}
+        Of the leaves and of everything computed from them. Needs no global JAX setting.
+    unit : float, optional
+        Power of two in which the leaves are stored. By default the one nearest to the typical flux.
+    grid_name, flux_name : str
+        Axis labels with units, for pictures: "wavelength [nm]".
+
+    Raises
+    ------
+    ValueError
+        On wrong shapes, duplicate ids, masked labels, a unit that is no power of two, or values beyond
+        the range of `dtype`.
+    TypeError
+        On values that are not real numbers.
+
+    Examples
+    --------
+    >>> import numpy as np, robusta_prob as rp
+    >>> data = rp.dataset(np.ones((3, 4)), np.full((3, 4), 25.0), ids=[10, 11, 12])
+    >>> data.shape, data.unit
+    ((3, 4), 1.0)
+    """
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+    values, weights = validate.check_real("flux", flux), validate.check_real("ivar", ivar)
+    if values.ndim != 2 or 0 in values.shape:
+        raise ValueError(f"flux must be a non-empty matrix (objects, pixels), got shape {values.shape}")
+    if weights.shape != values.shape:
+        raise ValueError(
+            f"ivar must have the shape of flux {values.shape}, got {weights.shape}. "
+            "If one error per pixel or object is meant, say so: np.broadcast_to(ivar, flux.shape)"
+        )
+    hidden = np.ma.getmask(flux) | np.ma.getmask(ivar)
+    if hidden.any():
+        weights = np.where(hidden, 0, weights)
+    n, m = values.shape
+    grid = validate.check_grid(np.arange(m) if grid is None else grid, m)
+    ids = validate.check_ids(validate.check_unmasked("ids", np.arange(n) if ids is None else ids), n)
+    columns = {
+        str(name): validate.check_column(str(name), column, n) for name, column in (meta or {}).items()
+    }
+
+    unit = validate.choose_unit(values, weights) if unit is None else validate.check_unit(unit)
+    values, weights, census = validate.clean(values, weights, unit, np.dtype(dtype))
+    if census.flux_not_finite or census.ivar_negative or census.ivar_not_finite:
+        warn_user(f"contradictory cells are treated as missing: {census}")
+    labels = Labels(grid, validate.frozen(ids), columns, unit, grid_name, flux_name, census)
+    return Dataset(values, weights, labels)
+
+
+def split(
+    data: Dataset, fraction: float = 0.5, *, seed: int = 0, group: str | Any = None
+) -> tuple[Dataset, Dataset]:
+    """Split the objects at random into two sets: `fraction` of them, and the rest.
+
+    Parameters
+    ----------
+    fraction : float
+        Share of the objects (of the groups, where `group` is given) in the first set, 0 < fraction < 1.
+    seed : int
+        The same seed gives the same split.
+    group : str or (N,) array, optional
+        A column of `data.meta`, or labels: objects of one group (repeat observations of one source)
+        never end up on both sides.
+
+    Raises
+    ------
+    ValueError
+        If a side would be empty.
+    KeyError
+        If `group` names no column.
+    """
+    n, _ = data.shape
+    if isinstance(group, str):
+        if group not in data.meta:
+            raise KeyError(f"group={group!r} is no column of the metadata; there are {sorted(data.meta)}")
+        group = data.meta[group]
+    labels = np.arange(n) if group is None else np.asarray(group)
+    if labels.shape != (n,):
+        raise ValueError(f"group must have one label per object ({n}), got shape {labels.shape}")
+    groups, member = np.unique(labels, return_inverse=True)
+    first = round(fraction * len(groups))
+    if not 0 < first < len(groups):
+        raise ValueError(
+            f"fraction={fraction} of {len(groups)} groups leaves one side empty; take another fraction"
+        )
+    chosen = np.zeros(len(groups), bool)
+    chosen[np.random.default_rng(seed).permutation(len(groups))[:first]] = True
+    return data.take(chosen[member]), data.take(~chosen[member])

@@ -1,0 +1,240 @@
+"""The closed-form engine: E-step weights, exact coefficients, exact basis, one Fisher step of the noise law.
+
+`init -> State`, `step(State, batch) -> (State, Info)`: a batch is a tuple of blocks of objects, all of
+them for a full pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from robusta_prob.data import Dataset
+from robusta_prob.inference.linalg import invert, pack, solve_packed, unpack
+from robusta_prob.inference.sweep import (
+    BLOCK,
+    Globals,
+    Local,
+    PerObject,
+    Population,
+    Settings,
+    Statistics,
+    sweep,
+)
+from robusta_prob.models.noise import NoiseLaw
+from robusta_prob.models.priors import FLOOR_WIDTH, INVERSE_DF_RATE, LOG_SCALE_WIDTH
+
+NO_FLOOR = 1e-8  # f^2 below this share of the typical variance is no floor
+BATCH_ROWS = 1024  # objects handed to one compiled call
+
+
+class Block(NamedTuple):
+    """Consecutive objects, padded to a fixed shape with missing ones."""
+
+    flux: Float[Array, "rows pixels"]
+    ivar: Float[Array, "rows pixels"]
+    rows: int  # real objects
+
+
+class Learn(NamedTuple):
+    """1 where a part of `Globals` is learned, 0 where it is given; traced."""
+
+    basis: float
+    nu: float
+    scale: float
+    floor: float
+    population: float
+    temper: float
+
+
+class State(NamedTuple):
+    """What is carried from pass to pass."""
+
+    shared: Globals
+    local: tuple[Local, ...]  # one per block
+
+
+class Info(NamedTuple):
+    """What is looked at after a pass."""
+
+    bound: float  # F of the state before the pass, summed over objects [nats]
+    move: float  # rms change of the basis' entries, in units of their posterior standard deviation
+    noise_move: float  # largest change among log s^2, 1/nu and f^2 / (sigma^2 + f^2)
+    statistics: Statistics
+    objects: tuple[PerObject, ...]
+
+
+def blocks_of(
+    data: Dataset, unit: float, rows: int | None = None, dtype: np.dtype | None = None
+) -> Iterator[Block]:
+    """The data set as device blocks in units of `unit`; in memory they share the data set's buffers."""
+    rows = rows or min(BATCH_ROWS, -(-data.shape[0] // BLOCK) * BLOCK)
+    dtype = dtype or data.dtype
+    for here, flux, ivar in data.blocks(rows, unit):
+        flux, ivar = (jax.device_put(x.astype(dtype, copy=False)) for x in (flux, ivar))
+        yield Block(flux, ivar, here.stop - here.start)
+
+
+def population_of(
+    mean: Float[np.ndarray, " rank"], covariance: Float[np.ndarray, "rank rank"], dtype: np.dtype
+) -> Population:
+    """Normal(mean, covariance) as the sweep wants it."""
+    inverse, log_det = invert(jnp.asarray(covariance, dtype)[:, :, None])
+    return Population(jnp.asarray(mean, dtype), inverse[:, :, 0], -log_det[0])
+
+
+def flat_population(rank: int, dtype: np.dtype) -> Population:
+    """No prior on the coefficients."""
+    return Population(jnp.zeros(rank, dtype), jnp.zeros((rank, rank), dtype), jnp.zeros((), dtype))
+
+
+def init(shared: Globals, coefficients: Iterable[Float[np.ndarray, "rows rank"]]) -> State:
+    """State at given shared values and coefficients, with the population's covariance for every object."""
+    rank = len(shared.basis)
+    covariance, log_det = invert(shared.population.precision[:, :, None])
+
+    def local(host: Float[np.ndarray, "rows rank"]) -> Local:
+        A, rows = jnp.asarray(host, shared.basis.dtype), len(host)
+        V = jnp.broadcast_to(pack(covariance)[:, 0], (rows, rank * (rank + 1) // 2))
+        return Local(A, V, jnp.broadcast_to(-log_det, (rows,)), jnp.ones(rows, A.dtype))
+
+    return State(shared, tuple(local(A) for A in coefficients))
+
+
+def step(
+    state: State,
+    batch: Iterable[Block],
+    settings: Settings,
+    learn: Learn,
+    *,
+    marginal: bool,
+) -> tuple[State, Info]:
+    """One pass over the batch, then one update of everything shared."""
+    total: Statistics | None = None
+    local, objects, bound = [], [], 0.0
+    for block, old in zip(batch, state.local, strict=True):
+        new, statistics, seen = sweep(
+            block.flux, block.ivar, old, block.rows, state.shared, settings, marginal=marginal
+        )
+        total = statistics if total is None else _add(total, statistics)
+        local.append(new)
+        objects.append(seen)
+    assert total is not None
+    shared, move, noise_move = update(state.shared, total, learn)
+    bound = sum(float(np.asarray(seen.bound, np.float64).sum()) for seen in objects)
+    return State(shared, tuple(local)), Info(bound, float(move), float(noise_move), total, tuple(objects))
+
+
+_add = jax.jit(partial(jax.tree.map, jnp.add))
+
+
+@jax.jit
+def update(
+    shared: Globals, statistics: Statistics, learn: Learn
+) -> tuple[Globals, Float[Array, ""], Float[Array, ""]]:
+    """Basis, noise law and population from the sums of a pass; and how far basis and noise law moved."""
+    G, law, population, temper = shared
+    rank = len(G)
+    drag = (unpack(statistics.gram_cov, rank) * G[None]).sum(1)  # Cov(a) pulls on the basis as well
+    gram = statistics.gram + statistics.gram_cov
+    dG, _ = solve_packed(gram, statistics.rhs - drag)
+    # T G is a change of gauge, not of the model: population and coefficients follow it
+    T = jnp.linalg.solve(G @ G.T, G @ dG.T).T
+    turn = dG - T @ G
+    touched = jnp.maximum((gram[0] > 0).sum(), 1)
+    move = jnp.sqrt((turn * (unpack(gram, rank) * turn[None]).sum(1)).sum() / (rank * touched))
+    new_law, noise_move = _noise_step(law, statistics, learn)
+    new_population = _population_step(population, statistics, learn)
+    new_temper = jnp.where(learn.temper > 0, information(statistics), temper)
+    return Globals(G + learn.basis * dG, new_law, new_population, new_temper), learn.basis * move, noise_move
+
+
+def information(statistics: Statistics) -> Float[Array, ""]:
+    """True information over naive information, (sum psi')^2 / (sum psi^2 sum w): Huber (1967), as one scalar.
+
+    1 for a Gaussian loss on Gaussian noise; (nu+1)/(nu+3), the Fisher information, where a Student-t
+    loss is the noise law.
+    """
+    weight, psi2, slope = statistics.influence
+    tiny = jnp.finfo(weight.dtype).tiny
+    ratio = jnp.maximum(slope, 1e-3 * weight) ** 2 / jnp.maximum(psi2 * weight, tiny)
+    return jnp.where(weight > 0, ratio, 1.0)
+
+
+def _population_step(population: Population, statistics: Statistics, learn: Learn) -> Population:
+    """Weighted empirical Bayes: mean and covariance of the coefficients, including their own uncertainty."""
+    mass = jnp.maximum(statistics.moment0, jnp.finfo(population.mean.dtype).tiny)
+    mean = statistics.moment1 / mass
+    covariance = statistics.moment2 / mass - jnp.outer(mean, mean)
+    precision, log_det = invert(_positive(covariance)[:, :, None])
+    new = Population(mean, precision[:, :, 0], -log_det[0])
+    enough = (learn.population > 0) & (statistics.moment0 > 0)
+    return jax.tree.map(lambda a, b: jnp.where(enough, a, b), new, population)
+
+
+def _positive(covariance: Array) -> Array:
+    """The same with variances of at least 1e-8 of the largest, so that an unused component does no harm."""
+    diagonal = jnp.diagonal(covariance)
+    return covariance + jnp.diag(jnp.maximum(1e-8 * diagonal.max() - diagonal, 0.0))
+
+
+def _noise_step(law: NoiseLaw, statistics: Statistics, learn: Learn) -> tuple[NoiseLaw, Array]:
+    """One damped Fisher-scoring step in (log s^2, f^2, 1/nu), with f^2 and 1/nu kept non-negative.
+
+    The information of the Student-t law (Lange, Little & Taylor 1989) enters only as the step's metric;
+    for 1/nu itself a rational fit to it, good to 2 %, is enough.
+    """
+    eta = jnp.asarray(law.inverse_df)
+    count, first, second = statistics.noise_moments
+    like_scale, cross = 0.5 / (1.0 + 3.0 * eta), 1.0 / ((1.0 + eta) * (1.0 + 3.0 * eta))
+    shape = 3.5 / (1.0 + 1.79 * eta) ** 2
+    information = jnp.array(
+        [
+            [like_scale * count, like_scale * first, cross * count],
+            [like_scale * first, like_scale * second, cross * first],
+            [cross * count, cross * first, shape * count],
+        ]
+    )
+    floor2 = law.floor**2
+    prior_score = jnp.stack(
+        [
+            -jnp.log(law.scale) / (2.0 * LOG_SCALE_WIDTH**2),
+            -0.5 / FLOOR_WIDTH**2 + 0.0 * eta,
+            -INVERSE_DF_RATE + 0.0 * eta,
+        ]
+    )
+    information = information.at[0, 0].add(0.25 / LOG_SCALE_WIDTH**2)
+    free = jnp.stack([learn.scale, learn.floor, learn.nu]) > 0
+    spread = count / jnp.maximum(first, jnp.finfo(eta.dtype).tiny)  # harmonic mean of sigma^2 + f^2
+    low = jnp.stack([-1.0 + 0.0 * eta, -0.95 * floor2, -0.5 * eta])
+    high = jnp.stack([1.0 + 0.0 * eta, 3.0 * floor2 + 0.1 * spread, jnp.minimum(0.25, 2.0 - eta)])
+    delta = _bounded_step(information, statistics.noise_score + prior_score, free, low, high)
+    new_floor2 = floor2 + delta[1]
+    new_floor2 = jnp.where(new_floor2 > NO_FLOOR * spread, new_floor2, 0.0)
+    new = NoiseLaw(eta + delta[2], law.scale * jnp.exp(0.5 * delta[0]), jnp.sqrt(new_floor2))
+    return new, jnp.abs(delta / jnp.stack([1.0 + 0.0 * eta, spread, 1.0 + 0.0 * eta])).max()
+
+
+def _bounded_step(information: Array, score: Array, free: Array, low: Array, high: Array) -> Array:
+    """Newton step within bounds: what hits a bound stays there, and the rest is solved again."""
+    size = jnp.sqrt(jnp.maximum(jnp.diagonal(information), jnp.finfo(score.dtype).tiny))
+    metric, slope = information / size[:, None] / size[None, :], score / size
+    low, high = low * size, high * size
+    fixed = jnp.where(free, jnp.nan, 0.0).astype(score.dtype)  # NaN: still to be solved for
+    delta = jnp.zeros_like(score)
+    for _ in range(3):
+        held = ~jnp.isnan(fixed)
+        known = jnp.where(held, fixed, 0.0)
+        system = jnp.where(held[:, None] | held[None, :], jnp.eye(3, dtype=score.dtype), metric)
+        rhs = jnp.where(held, known, slope - metric @ known)
+        delta = jnp.linalg.solve(system + 1e-6 * jnp.eye(3, dtype=score.dtype), rhs)
+        fixed = jnp.where(
+            held, known, jnp.where((delta < low) | (delta > high), jnp.clip(delta, low, high), jnp.nan)
+        )
+    return jnp.where(jnp.isnan(fixed), delta, fixed) / size

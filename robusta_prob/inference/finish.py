@@ -1,0 +1,163 @@
+"""From the engine's last state to a `Fit`: coefficients at rest, noise law, covariances, gauge, units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from robusta_prob.inference import em
+from robusta_prob.inference.iterate import Epoch, Run, Status, iterate
+from robusta_prob.inference.linalg import invert, unpack
+from robusta_prob.inference.problem import Problem
+from robusta_prob.inference.results import Fit, PopulationLaw, fingerprints
+from robusta_prob.inference.settle import covariances, gather, settle
+from robusta_prob.inference.sweep import Statistics
+from robusta_prob.models.gauge import fix_gauge, near_equal
+from robusta_prob.models.noise import Noise, NoiseLaw
+from robusta_prob.models.priors import Prior
+
+NOISE_CELLS = 2**19  # suffice for a noise law of three parameters: its scale is then known to 0.15 %
+NOISE_PASSES = 60
+NOISE_REST = 1e-2  # `iterate` asks the noise law to move by less than a tenth of it
+
+
+def finish(
+    problem: Problem,
+    run: Run,
+    blocks: Sequence[em.Block],
+    seed: int,
+    history: Sequence[Epoch],
+    config: Mapping[str, Any],
+) -> Fit:
+    """Settle the coefficients, learn the noise law, and put all into the gauge and the user's units."""
+    if run.info is None:
+        raise FloatingPointError(run.status.message)
+    data, rank, unit = problem.data, problem.rank, problem.data.unit
+    state, info = settle(problem, run.state, blocks)
+    A = gather([local.coefficients for local in state.local], blocks).astype(float)
+    population = _moments(info.statistics)
+    information = _information(problem, info.statistics)
+    packed, last = covariances(problem, state, blocks, information)
+    noise = state.shared.loss if _all_learned(problem) else _learn_noise(problem, state, A, population, seed)
+
+    gram = unpack(np.asarray(last.statistics.gram, float) * information, rank)
+    column_covariance = np.moveaxis(invert_host(gram), -1, 0)
+    trained = np.asarray(last.statistics.gram[0]) > 0
+    column_covariance[~trained] = 0.0
+
+    basis = np.where(trained, np.asarray(state.shared.basis), 0.0)
+    gauge = fix_gauge(basis, population.covariance + np.outer(population.mean, population.mean))
+    T = gauge.to_coefficients
+    back = np.linalg.inv(T)
+    variance_dtype = data.dtype if 2.0**-30 < unit < 2.0**30 else np.dtype(float)
+    spread = np.moveaxis(unpack(packed.T.astype(float), rank), -1, 0)
+    objects = max(int((data.observed.any(1)).sum()), 1)
+    return Fit(
+        basis=gauge.basis.astype(data.dtype),
+        coefficients=(A @ T.T * unit).astype(data.dtype),
+        coefficient_covariance=(T @ spread @ T.T * unit**2).astype(variance_dtype),
+        basis_covariance=(back.T @ column_covariance @ back).astype(data.dtype),
+        loss=_user_law(state.shared.loss, unit),
+        noise=_user_law(noise, unit),
+        information=information,
+        temper=float(state.shared.temper),
+        population=PopulationLaw(T @ population.mean * unit, T @ population.covariance @ T.T * unit**2),
+        flat_prior=problem.prior.is_flat,
+        moments=gauge.moments * unit**2,
+        near_equal=tuple(near_equal(gauge.moments, 2.0 * np.sqrt(2.0 / objects))),
+        trained=trained,
+        ids=data.ids,
+        fingerprints=fingerprints(data, unit, data.dtype),
+        grid=data.grid,
+        grid_name=data.labels.grid_name,
+        flux_name=data.labels.flux_name,
+        unit=unit,
+        history=(*history, *run.history),
+        status=_status(problem, run.status),
+        config=dict(config),
+    )
+
+
+def _information(problem: Problem, statistics: Statistics) -> float:
+    """`em.information`, with squared residuals restored to what they were before parameters were fitted."""
+    n, m = problem.data.shape
+    census = problem.data.census
+    fitted = problem.rank * (m - census.empty_pixels)
+    if problem.prior.is_flat:  # elsewhere the bound adds Cov(a) to the squared residuals
+        fitted += problem.rank * (n - census.empty_objects) - problem.rank**2
+    return float(em.information(statistics)) * max(1.0 - fitted / census.observed, 0.1)
+
+
+def invert_host(full: Float[np.ndarray, "rank rank systems"]) -> Float[np.ndarray, "rank rank systems"]:
+    """Inverse of symmetric systems in the dtype that JAX now computes in."""
+    inverse, _ = invert(jnp.asarray(full))
+    return np.array(inverse, float)
+
+
+def _moments(statistics: Statistics) -> PopulationLaw:
+    mass = max(float(statistics.moment0), 1e-30)
+    mean = np.asarray(statistics.moment1, float) / mass
+    return PopulationLaw(mean, np.asarray(statistics.moment2, float) / mass - np.outer(mean, mean))
+
+
+def _all_learned(problem: Problem) -> bool:
+    return problem.noise == Noise()
+
+
+def _learn_noise(
+    problem: Problem,
+    state: em.State,
+    A: Float[np.ndarray, "objects rank"],
+    population: PopulationLaw,
+    seed: int,
+) -> NoiseLaw:
+    """The noise law of the residuals, at fixed basis and coefficients, on a random part of the objects."""
+    data = problem.data
+    rows = np.flatnonzero(data.observed.any(1))
+    rows = np.sort(
+        np.random.default_rng([seed, 1]).permutation(rows)[: max(NOISE_CELLS // data.shape[1], 256)]
+    )
+    part = data.take(rows)
+    free = Problem.of(part, problem.rank, Noise(), Prior())
+    residual = np.asarray(part.flux) - (A[rows] @ np.asarray(state.shared.basis, float)).astype(data.dtype)
+    shared = state.shared._replace(
+        loss=free.first_law(residual, np.asarray(part.ivar)),
+        population=free.population(population.mean, population.covariance),
+    )
+    blocks = tuple(em.blocks_of(part, data.unit))
+    first = em.init(shared, _in_blocks(A[rows], blocks))
+
+    def step(now: em.State, epoch: int) -> tuple[em.State, em.Info, Epoch]:
+        new, info, line = free.step(
+            now, blocks, 0.0, epoch, "noise", free.learn._replace(basis=0.0, population=0.0)
+        )
+        held = [x._replace(coefficients=y.coefficients) for x, y in zip(new.local, first.local, strict=True)]
+        return em.State(new.shared, tuple(held)), info, line
+
+    return iterate(step, first, max_epochs=NOISE_PASSES, tol=NOISE_REST).state.shared.loss
+
+
+def _in_blocks(A: Float[np.ndarray, "objects rank"], blocks: Sequence[em.Block]) -> list[np.ndarray]:
+    """Rows of `A` dealt out to the blocks, padded with zeros."""
+    parts, start = [], 0
+    for block in blocks:
+        part = np.zeros((len(block.flux), A.shape[1]), block.flux.dtype)
+        part[: block.rows] = A[start : start + block.rows]
+        parts.append(part)
+        start += block.rows
+    return parts
+
+
+def _user_law(law: NoiseLaw, unit: float) -> NoiseLaw:
+    return NoiseLaw(float(law.inverse_df), float(law.scale), float(law.floor) * unit)
+
+
+def _status(problem: Problem, status: Status) -> Status:
+    if problem.noise.floor is None and problem.noise.scale is None and not problem.separable:
+        note = "the errors vary too little to tell a floor from a scale: the floor stays 0"
+        return Status(status.code, f"{status.message}; {note}")
+    return status

@@ -1,0 +1,186 @@
+"""`fit`: from a data set to a basis, coefficients, a noise law and their uncertainties."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from robusta_prob.data import Dataset
+from robusta_prob.inference import anneal, em
+from robusta_prob.inference.finish import finish
+from robusta_prob.inference.initialise import STARTS
+from robusta_prob.inference.iterate import Callback, iterate
+from robusta_prob.inference.problem import Problem, precision
+from robusta_prob.inference.results import Fit
+from robusta_prob.inference.settle import settle
+from robusta_prob.inference.start import compete, warm
+from robusta_prob.inference.sweep import BLOCK
+from robusta_prob.models.noise import Noise
+from robusta_prob.models.priors import Prior
+
+FIRST_PASSES = 3  # at the start's basis and noise law, before either is learned further
+
+
+def fit(
+    data: Dataset,
+    rank: int,
+    *,
+    noise: Noise | None = None,
+    prior: Prior | None = None,
+    schedule: anneal.Schedule | None = None,
+    starts: int | None = None,
+    init: Fit | Float[Array, "rank pixels"] | None = None,
+    key: Array | int = 0,
+    max_epochs: int = 200,
+    tol: float = 0.01,
+    batch_rows: int | None = None,
+    callback: Callback | None = None,
+) -> Fit:
+    """Learn a robust low-rank basis from flux with errors, holes and outliers.
+
+    Expectation-maximisation in closed form of the model in `robusta_prob.models.rhmf`, with the
+    coefficients marginalised under their population (flat prior: maximum likelihood).
+
+    Parameters
+    ----------
+    data : Dataset
+        N objects x M pixels.
+    rank : int
+        Number of basis vectors K, 1 <= K < number of objects with data, K <= number of pixels with data.
+    noise : Noise, optional
+        Which parts of the loss are given; default: all learned. `Noise(1.0, Q, 0.0)` is the published loss.
+    prior : Prior, optional
+        Population of the coefficients: learned by default, `Prior.flat()` for none.
+    schedule : callable, optional
+        Epoch -> exponent on the object scale, see `inference.anneal`; default `anneal.tightening()`,
+        with `init` `anneal.constant(0.0)`.
+    starts : int, optional
+        How many cheap starts compete on a subsample, 1 to 3 (the default); ignored with `init`.
+    init : Fit or (K, M) array, optional
+        Warm start: a fit, or a basis.
+    key : JAX key or int
+        Of the subsample and its held-out cells. The same key gives the same fit.
+    max_epochs : int
+        Passes over the data at most.
+    tol : float
+        The fit ends when the basis is within `tol` of its posterior standard deviations (rms) of rest.
+    batch_rows : int, optional
+        Objects per compiled call, a multiple of 128; default 1024.
+    callback : callable, optional
+        Called with an `Epoch` after every pass; `robusta_prob.Progress()` is a progress bar.
+
+    Returns
+    -------
+    Fit
+        Look at `Fit.status`: running out of epochs or losing finiteness is reported there.
+
+    Raises
+    ------
+    ValueError
+        On an impossible rank or setting, or data without information.
+
+    References
+    ----------
+    Hilder, Hogg, Casey & Rix, "Robust Heteroskedastic Matrix Factorization"; Tipping & Bishop (1999),
+    JRSS B 61, 611, for marginalised coefficients; Lange, Little & Taylor (1989), JASA 84, 881, for the
+    Student-t E-step.
+
+    Examples
+    --------
+    >>> import robusta_prob as rp
+    >>> survey = rp.simulate.toy(200, 150, seed=1)
+    >>> rp.fit(survey.data, rank=5).basis.shape
+    (5, 150)
+    """
+    noise, prior = (noise or Noise()).validated(), prior or Prior()
+    _check(data, rank, prior, starts, max_epochs, tol, batch_rows)
+    problem = Problem.of(data, rank, noise, prior)
+    seed = _seed(key)
+    with precision(data.dtype):
+        blocks = tuple(em.blocks_of(data, data.unit, batch_rows))
+        if init is None:
+            begun = compete(problem, STARTS[: starts or len(STARTS)], seed)
+            schedule = schedule or anneal.tightening()
+        else:
+            begun = warm(problem, init, seed)
+            schedule = schedule or anneal.constant(0.0)
+        state, _ = settle(problem, begun.state_for(blocks), blocks, 1.0, FIRST_PASSES)
+        if init is not None:  # nothing shared moves before the coefficients fit what is known already
+            state, _ = settle(problem, state, blocks)
+        final = schedule(max_epochs)
+        run = iterate(
+            lambda state, epoch: problem.step(state, blocks, schedule(epoch), epoch, "fit"),
+            state,
+            max_epochs=max_epochs,
+            tol=tol,
+            settled=lambda epoch: schedule(epoch) == final,
+            callback=callback,
+        )
+        config = {
+            "rank": rank,
+            "noise": noise,
+            "prior": "flat" if prior.is_flat else "population",
+            "engine": "em",
+            "start": begun.name,
+            "seed": seed,
+            "max_epochs": max_epochs,
+            "tol": tol,
+        }
+        return finish(problem, run, blocks, seed, begun.history, config)
+
+
+def _seed(key: Array | int) -> int:
+    """A host-side seed from a JAX key or an integer."""
+    if isinstance(key, int | np.integer):
+        return int(key)
+    return int(np.asarray(jax.random.bits(key, dtype="uint32")))
+
+
+def _check(
+    data: Dataset,
+    rank: Any,
+    prior: Prior,
+    starts: int | None,
+    max_epochs: int,
+    tol: float,
+    batch_rows: int | None,
+) -> None:
+    if not isinstance(data, Dataset):
+        raise TypeError(
+            f"data must be a Dataset, got {type(data).__name__}; make one with rp.dataset(flux, ivar)"
+        )
+    if isinstance(rank, bool) or not isinstance(rank, int | np.integer):
+        raise TypeError(f"rank must be an integer, got {rank!r}")
+    (n, m), census = data.shape, data.census
+    objects, pixels = n - census.empty_objects, m - census.empty_pixels
+    if census.observed == 0:
+        raise ValueError("no cell of the data is observed: every ivar is 0, or every flux is NaN")
+    if objects < 2:
+        raise ValueError(
+            f"a basis cannot be learned from {objects} object with data; fit several objects, "
+            "or rp.project one object on an existing fit"
+        )
+    if not 1 <= rank <= min(objects - 1, pixels):
+        raise ValueError(
+            f"rank must be between 1 and {min(objects - 1, pixels)} for {objects} objects "
+            f"and {pixels} pixels with data, got {rank}"
+        )
+    if (
+        prior.mean is not None
+        or prior.basis_scale not in (None, math.inf)
+        or not (prior.is_flat or prior.covariance is None)
+    ):
+        raise ValueError(
+            "fit learns the population of the coefficients: prior must be Prior() (learned) "
+            "or Prior.flat() (none). A given population is for the NumPyro programs in robusta_prob.models"
+        )
+    if starts is not None and not 1 <= starts <= len(STARTS):
+        raise ValueError(f"starts must be between 1 and {len(STARTS)}, got {starts}")
+    if max_epochs < 1 or not 0 < tol < math.inf:
+        raise ValueError(f"max_epochs must be at least 1 and tol positive, got {max_epochs} and {tol}")
+    if batch_rows is not None and (batch_rows < BLOCK or batch_rows % BLOCK):
+        raise ValueError(f"batch_rows must be a positive multiple of {BLOCK}, got {batch_rows}")

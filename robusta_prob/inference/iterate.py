@@ -1,0 +1,94 @@
+"""One loop for every engine: passes until nothing moves, with a status instead of silence."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+log = logging.getLogger("robusta_prob")
+
+CONVERGED, OUT_OF_STEPS, NON_FINITE = "converged", "out_of_steps", "non_finite"
+
+
+class Status(NamedTuple):
+    """How a fit ended, and what to do about it."""
+
+    code: str  # "converged", "out_of_steps" or "non_finite"
+    message: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the fit converged."""
+        return self.code == CONVERGED
+
+
+class Epoch(NamedTuple):
+    """One line of the history; also what a `callback` gets."""
+
+    epoch: int
+    stage: str
+    bound: float  # F before the pass [nats], see `inference.sweep`
+    move: float  # rms change of the basis in units of its posterior standard deviation
+    noise_move: float
+    object_scale: float  # the schedule's value
+    nu: float
+    scale: float
+    floor: float  # in the user's flux unit
+
+
+Callback = Callable[[Epoch], None]
+
+
+class Run(NamedTuple):
+    """What the loop gives back."""
+
+    state: Any
+    info: Any
+    history: list[Epoch]
+    status: Status
+
+
+def iterate(
+    step: Callable[[Any, int], tuple[Any, Any, Epoch]],
+    state: Any,
+    *,
+    max_epochs: int,
+    tol: float,
+    settled: Callable[[int], bool] = lambda epoch: True,
+    callback: Callback | None = None,
+) -> Run:
+    """Call `step(state, epoch) -> (state, info, Epoch)` until the basis rests.
+
+    Convergence is linear, so the distance still to go is estimated from the last two moves,
+    move * rate / (1 - rate); the loop ends where that falls below `tol` (in posterior standard
+    deviations) in an epoch for which `settled` says that the schedule has ended.
+    """
+    history: list[Epoch] = []
+    info, previous = None, math.inf
+    for epoch in range(max_epochs):
+        new, new_info, line = step(state, epoch)
+        if not all(map(math.isfinite, (line.bound, line.move, line.noise_move))):
+            message = (
+                f"a number stopped being finite in epoch {epoch}; the state before it is returned. "
+                "Look at the input's extreme values, fit with dtype='float64', or lower the rank"
+            )
+            return Run(state, info, history, Status(NON_FINITE, message))
+        state, info = new, new_info
+        history.append(line)
+        if callback is not None:
+            callback(line)
+        log.debug("%s", line)
+        rate = min(line.move / previous, 0.99) if previous > 0 else 0.0
+        to_go = line.move * max(rate, 0.1) / (1.0 - rate)
+        previous = line.move
+        # a move far below tol is rest as well: in float32 roundings of very precise spectra never die out
+        at_rest = (to_go < tol or line.move < 0.2 * tol) and line.noise_move < 0.1 * tol
+        if settled(epoch) and epoch > 0 and at_rest:
+            return Run(state, info, history, Status(CONVERGED, f"converged in {epoch + 1} epochs"))
+    message = (
+        f"not converged after {max_epochs} epochs: the basis still moves by {previous:.2g} of its posterior "
+        f"standard deviation per epoch (tol {tol:g}). Continue with init=fit, or raise max_epochs or tol"
+    )
+    return Run(state, info, history, Status(OUT_OF_STEPS, message))

@@ -1,0 +1,172 @@
+"""What is to be optimised, and one pass of it: shared by starts, fit, projection and noise law."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from robusta_prob.data import Dataset
+from robusta_prob.inference import em
+from robusta_prob.inference.iterate import Epoch
+from robusta_prob.inference.sweep import Globals, Population, Settings
+from robusta_prob.models.noise import Noise, NoiseLaw
+from robusta_prob.models.priors import Prior
+
+HALF_NORMAL_MEDIAN2 = 0.4549  # median of z^2 for a standard normal z
+FIRST_INVERSE_DF = 0.25  # where learning of 1/nu begins
+FIRST_LAW_CELLS = 50_000  # cells that a first guess of scale and floor looks at
+NO_CUT = 1e30  # an object cut that never bites, within float32
+
+
+@contextlib.contextmanager
+def precision(dtype: np.dtype) -> Iterator[None]:
+    """Let JAX compute in `dtype` inside this block and this thread only."""
+    with jax.enable_x64(np.dtype(dtype) == np.float64):
+        yield
+
+
+class Problem(NamedTuple):
+    """A data set's model, resolved: what is learned, what is given, what is marginalised."""
+
+    data: Dataset
+    rank: int
+    noise: Noise
+    prior: Prior
+    learn: em.Learn
+    separable: bool  # whether the given errors vary enough to tell a scale from a floor
+    dtype: np.dtype
+
+    @classmethod
+    def of(cls, data: Dataset, rank: int, noise: Noise, prior: Prior) -> Problem:
+        """Resolve user settings; floors are in the user's unit here."""
+        separable = scale_and_floor_separate(data)
+        learn_floor = noise.floor is None and (separable or noise.scale is not None)
+        learn = em.Learn(
+            basis=1.0,
+            nu=float(noise.nu is None),
+            scale=float(noise.scale is None),
+            floor=float(learn_floor),
+            population=float(not prior.is_flat),
+            # a given scale may be a threshold instead of the noise's; a learned one is the noise's
+            temper=float(noise.scale is not None and not prior.is_flat),
+        )
+        return cls(data, rank, noise, prior, learn, separable, data.dtype)
+
+    @property
+    def marginal(self) -> bool:
+        """Coefficients are marginalised wherever they have a proper prior."""
+        return not self.prior.is_flat
+
+    def settings(self, object_scale: float = 0.0) -> Settings:
+        """Of a pass, as arrays of the data's dtype (so that no value compiles anything)."""
+        cut = NO_CUT if self.prior.is_flat else chi2_quantile(self.rank)
+        return Settings(*(jnp.asarray(x, self.dtype) for x in (object_scale, cut)))
+
+    def law(self, inverse_df: ArrayLike, scale: ArrayLike, floor: ArrayLike) -> NoiseLaw:
+        """A noise law as arrays of the data's dtype."""
+        return NoiseLaw(*(jnp.asarray(x, self.dtype) for x in (inverse_df, scale, floor)))
+
+    def shared(
+        self, basis: Float[np.ndarray, "rank pixels"], law: NoiseLaw, population: Population
+    ) -> Globals:
+        """Shared values to begin with."""
+        return Globals(jnp.asarray(basis, self.dtype), law, population, jnp.ones((), self.dtype))
+
+    def population(
+        self, mean: Float[np.ndarray, " rank"], covariance: Float[np.ndarray, "rank rank"]
+    ) -> Population:
+        """The population's prior: flat, or this first guess of it."""
+        if self.prior.is_flat:
+            return em.flat_population(self.rank, self.dtype)
+        return em.population_of(mean, covariance, self.dtype)
+
+    def step(
+        self,
+        state: em.State,
+        blocks: Iterable[em.Block],
+        object_scale: float,
+        epoch: int,
+        stage: str,
+        learn: em.Learn | None = None,
+    ) -> tuple[em.State, em.Info, Epoch]:
+        """One pass of the engine and its line of the history."""
+        new, info = em.step(
+            state,
+            blocks,
+            self.settings(object_scale),
+            learn or self.learn,
+            marginal=self.marginal,
+        )
+        law = new.shared.loss
+        line = Epoch(
+            epoch,
+            stage,
+            info.bound,
+            info.move,
+            info.noise_move,
+            object_scale,
+            law.nu,
+            float(law.scale),
+            float(law.floor) * self.data.unit,
+        )
+        return new, info, line
+
+    def first_law(
+        self, residual: Float[np.ndarray, "objects pixels"], ivar: Float[np.ndarray, "objects pixels"]
+    ) -> NoiseLaw:
+        """Given parts as given; scale and floor such that the median z^2 of these residuals is a normal's."""
+        inverse_df = FIRST_INVERSE_DF if self.noise.nu is None else 1.0 / self.noise.nu
+        scale, floor = self.noise.scale, self.noise.floor
+        if floor is None and not self.learn.floor:
+            floor = 0.0
+        some = np.flatnonzero(ivar > 0)
+        some = some[:: max(1, some.size // FIRST_LAW_CELLS)]
+        r2, variance = residual.flat[some].astype(float) ** 2, 1.0 / ivar.flat[some].astype(float)
+        if floor is None:
+            floor2 = _matching_floor2(r2 / (1.0 if scale is None else scale) ** 2, variance)
+        else:
+            floor2 = (floor / self.data.unit) ** 2
+        if scale is None:
+            scale = math.sqrt(max(np.median(r2 / (variance + floor2)) / HALF_NORMAL_MEDIAN2, 1e-12))
+        return self.law(inverse_df, scale, math.sqrt(floor2))
+
+
+def scale_and_floor_separate(data: Dataset) -> bool:
+    """Whether the errors vary enough: the Cramer-Rao bound of f^2 / sigma^2 at f = 0 is below 0.1.
+
+    At a log-spread tau of sigma^2 over n cells that bound is about sqrt(2/n) / tau.
+    """
+    step = max(1, data.shape[0] // 2000)
+    ivar = np.asarray(data.ivar[::step])
+    ivar = ivar[ivar > 0].astype(float)
+    if ivar.size < 2:
+        return False
+    return bool(math.sqrt(2.0 / ivar.size) < 0.1 * np.log(ivar).std())
+
+
+def chi2_quantile(df: int) -> float:
+    """99 % quantile of chi-squared (Wilson & Hilferty 1931)."""
+    return df * (1.0 - 2.0 / (9.0 * df) + 2.3263 * math.sqrt(2.0 / (9.0 * df))) ** 3
+
+
+def _matching_floor2(r2: Float[np.ndarray, " cells"], variance: Float[np.ndarray, " cells"]) -> float:
+    """f^2 with median r^2 / (sigma^2 + f^2) = that of a normal; 0 where the errors are large enough."""
+
+    def excess(floor2: float) -> float:
+        return float(np.median(r2 / (variance + floor2))) - HALF_NORMAL_MEDIAN2
+
+    low, high = 0.0, float(np.median(r2)) / HALF_NORMAL_MEDIAN2
+    if excess(0.0) <= 0:
+        return 0.0
+    for _ in range(30):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
+    return high

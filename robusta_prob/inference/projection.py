@@ -1,0 +1,235 @@
+"""New objects on a learned basis: coefficients with covariances, reconstructions, residuals, weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Shaped
+
+from robusta_prob.data import Dataset
+from robusta_prob.inference import em
+from robusta_prob.inference.linalg import unpack
+from robusta_prob.inference.problem import Problem, precision
+from robusta_prob.inference.results import Fit, Projection
+from robusta_prob.inference.settle import NOTHING, covariances, gather, settle
+from robusta_prob.inference.sweep import Globals
+from robusta_prob.models.noise import Noise, NoiseLaw, effective_ivar, robust_weight
+from robusta_prob.models.priors import Prior
+
+ANNEALED_PASSES = 4  # with object scales, so that a foreign object does not lock in at once
+
+
+def project(fit: Fit, data: Dataset, *, batch_rows: int | None = None) -> Projection:
+    """Coefficients of objects on the basis of `fit`, with the fitted loss and prior.
+
+    Objects are independent of each other. One with few observed pixels falls back to the population
+    (unless the fit had a flat prior); one with none gets the population's mean and covariance.
+
+    Parameters
+    ----------
+    fit : Fit
+    data : Dataset
+        N objects on the same M pixels.
+    batch_rows : int, optional
+        Objects per compiled call, a multiple of 128.
+
+    Returns
+    -------
+    Projection
+        coefficients (N, K) in the user's flux unit, covariance (N, K, K) in its square.
+
+    Raises
+    ------
+    ValueError
+        If the pixels are not those of the fit.
+    """
+    check_same_pixels(fit, data)
+    unit = fit.unit
+    with precision(fit.dtype):
+        problem = _fixed_problem(fit, data)
+        shared = _shared(fit, problem)
+        start = np.asarray(fit.population.mean / unit)
+        means, spreads = [], []
+        for block in em.blocks_of(data, unit, batch_rows, fit.dtype):
+            one = (_masked(fit, block),)
+            state = em.init(shared, [np.tile(start, (len(block.flux), 1))])
+            state, _ = settle(problem, state, one, 1.0, ANNEALED_PASSES)
+            state, _ = settle(problem, state, one)
+            packed, _ = covariances(problem, state, one, fit.information)
+            means.append(gather([state.local[0].coefficients], one))
+            spreads.append(np.moveaxis(unpack(packed.T, fit.rank), -1, 0))
+    covariance_dtype = fit.coefficient_covariance.dtype
+    return Projection(
+        (np.concatenate(means).astype(float) * unit).astype(fit.dtype),
+        (np.concatenate(spreads).astype(float) * unit**2).astype(covariance_dtype),
+        data.ids,
+    )
+
+
+def reconstruct(
+    fit: Fit,
+    objects: Projection | Dataset | None = None,
+    *,
+    rows: Shaped[np.ndarray, " some"] | slice | None = None,
+    out: Any = None,
+) -> Any:
+    """The model A G in the user's flux unit, (N, M); NaN at pixels that were never observed in training.
+
+    Parameters
+    ----------
+    fit : Fit
+    objects : Projection or Dataset, optional
+        Whose coefficients; a Dataset is projected first. Default: the training objects.
+    rows : indices, mask or slice, optional
+        Only these objects.
+    out : array-like with slice assignment, optional
+        Where to write block by block (an HDF5 dataset, say); returned instead of a new array.
+    """
+    if isinstance(objects, Dataset):
+        objects = project(fit, objects)
+    A = (fit if objects is None else objects).coefficients
+    A = A if rows is None else A[rows]
+    basis = np.where(fit.trained, fit.basis, np.nan).astype(fit.dtype)
+    slices = (slice(start, start + em.BATCH_ROWS) for start in range(0, len(A), em.BATCH_ROWS))
+    return _collect(((here, A[here] @ basis) for here in slices), (len(A), basis.shape[1]), fit.dtype, out)
+
+
+def residuals(
+    fit: Fit,
+    data: Dataset,
+    projection: Projection | None = None,
+    *,
+    rows: Shaped[np.ndarray, " some"] | slice | None = None,
+    out: Any = None,
+) -> Any:
+    """flux - A G in the user's flux unit, (N, M); NaN where missing or never observed in training.
+
+    Parameters
+    ----------
+    fit : Fit
+    data : Dataset
+    projection : Projection, optional
+        Of these data, if there is one already; else they are projected first.
+    rows, out
+        As in `reconstruct`.
+    """
+    part, blocks = evaluate(fit, data, projection, rows)
+    values = (
+        (here, np.where(seen, (flux - model) * fit.unit, np.nan)) for here, flux, _, seen, model in blocks
+    )
+    return _collect(values, part.shape, fit.dtype, out)
+
+
+def robust_weights(
+    fit: Fit,
+    data: Dataset,
+    projection: Projection | None = None,
+    *,
+    rows: Shaped[np.ndarray, " some"] | slice | None = None,
+    out: Any = None,
+) -> Any:
+    """The published robust weights nu/(nu + z^2) under the fitted loss, (N, M) in [0, 1]; NaN where missing.
+
+    Hilder, Hogg, Casey & Rix write it Q^2/(Q^2 + r^2/sigma^2), with Q^2 = nu s^2. Arguments as in
+    `residuals`.
+    """
+    part, blocks = evaluate(fit, data, projection, rows)
+    law = internal_law(fit, fit.loss)
+
+    def weights() -> Iterator[tuple[slice, np.ndarray]]:
+        for here, flux, ivar, seen, model in blocks:
+            with precision(fit.dtype):
+                weight = robust_weight(effective_ivar(ivar, law) * (flux - model) ** 2, law)
+            yield here, np.where(seen, np.asarray(weight), np.nan)
+
+    return _collect(weights(), part.shape, fit.dtype, out)
+
+
+def evaluate(
+    fit: Fit,
+    data: Dataset,
+    projection: Projection | None = None,
+    rows: Shaped[np.ndarray, " some"] | slice | None = None,
+) -> tuple[Dataset, Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]]:
+    """The chosen objects, and an iterator over (slice, flux, ivar, seen, model) in units of `fit.unit`.
+
+    `seen` marks the cells that are observed and that the fit knows.
+    """
+    check_same_pixels(fit, data)
+    if projection is not None and len(projection.coefficients) != data.shape[0]:
+        raise ValueError(
+            f"projection has {len(projection.coefficients)} objects and data has {data.shape[0]}; "
+            "pass the projection of this data, or none"
+        )
+    part = data if rows is None else data.take(rows)
+    A = (project(fit, part) if projection is None else projection).coefficients
+    A = A[rows] if projection is not None and rows is not None else A
+
+    def blocks() -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+        for here, flux, ivar in part.blocks(em.BATCH_ROWS, fit.unit):
+            size = here.stop - here.start
+            ivar = np.where(fit.trained, ivar[:size], 0).astype(fit.dtype)
+            model = (A[here] / fit.unit).astype(fit.dtype) @ fit.basis
+            yield here, flux[:size].astype(fit.dtype), ivar, ivar > 0, model
+
+    return part, blocks()
+
+
+def check_same_pixels(fit: Fit, data: Dataset) -> None:
+    """Refuse data on other pixels than the fit's."""
+    if not isinstance(data, Dataset):
+        raise TypeError(
+            f"data must be a Dataset, got {type(data).__name__}; make one with rp.dataset(flux, ivar)"
+        )
+    m = fit.basis.shape[1]
+    if data.shape[1] != m:
+        raise ValueError(
+            f"data has {data.shape[1]} pixels, the fit has {m}; resample the data to the grid of the fit"
+        )
+    if not np.allclose(data.grid, fit.grid, rtol=1e-6, atol=0):
+        worst = int(np.argmax(np.abs(data.grid - fit.grid)))
+        raise ValueError(
+            f"the grids differ, at pixel {worst}: {data.grid[worst]:g}, and {fit.grid[worst]:g} in the fit; "
+            "resample the data to the grid of the fit"
+        )
+
+
+def internal_law(fit: Fit, law: NoiseLaw) -> NoiseLaw:
+    """A noise law of the fit with its floor in units of `fit.unit`."""
+    return NoiseLaw(law.inverse_df, law.scale, law.floor / fit.unit)
+
+
+def _fixed_problem(fit: Fit, data: Dataset) -> Problem:
+    prior = Prior.flat() if fit.flat_prior else Prior()
+    return Problem(data, fit.rank, Noise(), prior, NOTHING, separable=True, dtype=fit.dtype)
+
+
+def _shared(fit: Fit, problem: Problem) -> Globals:
+    population = problem.population(fit.population.mean / fit.unit, fit.population.covariance / fit.unit**2)
+    shared = problem.shared(fit.basis, problem.law(*internal_law(fit, fit.loss)), population)
+    return shared._replace(temper=jnp.asarray(fit.temper, fit.dtype))
+
+
+def _masked(fit: Fit, block: em.Block) -> em.Block:
+    """Without the pixels that the fit does not know."""
+    return (
+        block
+        if fit.trained.all()
+        else block._replace(ivar=block.ivar * jnp.asarray(fit.trained, block.ivar.dtype))
+    )
+
+
+def _collect(
+    blocks: Iterable[tuple[slice, np.ndarray]], shape: tuple[int, int], dtype: np.dtype, out: Any
+) -> Any:
+    """Blocks written one by one into `out`, or into a new array."""
+    if out is None:
+        out = np.empty(shape, dtype)
+    elif tuple(out.shape) != shape:
+        raise ValueError(f"out must have shape {shape}, got {tuple(out.shape)}")
+    for here, values in blocks:
+        out[here] = values
+    return out

@@ -1,0 +1,57 @@
+"""Coefficients at a fixed basis: the same pass as in a fit, with nothing shared being learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from robusta_prob.inference import em
+from robusta_prob.inference.problem import Problem
+
+PASSES = 20
+REST = 0.01  # change of an object's coefficients, in posterior standard deviations, that counts as rest
+STRAGGLERS = 0.01  # share of the objects (foreign ones, torn between two solutions) that may still move
+NOTHING = em.Learn(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+def settle(
+    problem: Problem,
+    state: em.State,
+    blocks: Sequence[em.Block],
+    object_scale: float = 0.0,
+    passes: int = PASSES,
+) -> tuple[em.State, em.Info]:
+    """Iterate the coefficients of every object to rest; the shared values stay as they are."""
+    for epoch in range(passes):
+        new, info, _ = problem.step(state, blocks, object_scale, epoch, "settle", NOTHING)
+        moving = _moving(state, new, blocks)
+        state = new
+        if moving <= STRAGGLERS:
+            break
+    return state, info
+
+
+def covariances(
+    problem: Problem, state: em.State, blocks: Sequence[em.Block], information: float
+) -> tuple[Float[np.ndarray, "objects pairs"], em.Info]:
+    """Posterior covariance of every object's coefficients, packed, with the sandwich's information factor."""
+    tempered = state.shared._replace(temper=jnp.asarray(information, problem.dtype))
+    new, info, _ = problem.step(state._replace(shared=tempered), blocks, 0.0, 0, "covariances", NOTHING)
+    return gather([local.covariance for local in new.local], blocks), info
+
+
+def gather(parts: Sequence[ArrayLike], blocks: Sequence[em.Block]) -> np.ndarray:
+    """Per-block arrays as one over the real objects."""
+    return np.concatenate([np.asarray(part)[: block.rows] for part, block in zip(parts, blocks, strict=True)])
+
+
+def _moving(old: em.State, new: em.State, blocks: Sequence[em.Block]) -> float:
+    """Share of the objects whose coefficients have not come to rest."""
+    before, after = (gather([local.coefficients for local in state.local], blocks) for state in (old, new))
+    first, second = np.triu_indices(after.shape[1])
+    variance = gather([local.covariance for local in new.local], blocks)[:, first == second]
+    return float(((after - before) ** 2 > REST**2 * variance).any(1).mean())

@@ -1,0 +1,143 @@
+"""Where a fit begins: several cheap starts compete on a subsample, judged by cells they did not see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from robusta_prob.inference import em
+from robusta_prob.inference.initialise import Start, project_wrapped
+from robusta_prob.inference.iterate import Epoch
+from robusta_prob.inference.problem import Problem
+from robusta_prob.inference.results import Fit
+from robusta_prob.inference.sweep import Globals
+from robusta_prob.models.noise import log_density
+
+SUBSAMPLE = 1000  # objects on which starts compete
+HELD_OUT = 0.1  # share of their cells that judges them
+EPOCHS = 8
+
+
+class Begun(NamedTuple):
+    """Shared values to begin with, and the coefficients that every object gets at first."""
+
+    name: str
+    shared: Globals
+    coefficients: Float[np.ndarray, " rank"]
+    history: tuple[Epoch, ...]
+
+    def state_for(self, blocks: Sequence[em.Block]) -> em.State:
+        """The engine's state over these blocks."""
+        return em.init(self.shared, (np.tile(self.coefficients, (len(block.flux), 1)) for block in blocks))
+
+
+def compete(problem: Problem, starts: Sequence[Callable[..., Start]], seed: int) -> Begun:
+    """Run every start for a few passes and keep the one that best predicts held-out cells.
+
+    The score is the median over objects of the mean held-out log density, so that neither outlying
+    objects nor ultra-precise ones decide.
+    """
+    rng = np.random.default_rng(seed)
+    sample = _subsample(problem, rng)
+    Y, W = np.asarray(sample.data.flux), np.asarray(sample.data.ivar)
+    hidden = rng.random(Y.shape) < HELD_OUT
+    shown = np.where(hidden, 0, W).astype(W.dtype)
+    best: tuple[float, Begun] | None = None
+    for number, start in enumerate(starts):
+        first = start(Y, shown > 0, problem.rank, seed + number)
+        begun, score = _try(sample, first, shown, W * hidden, start.__name__)
+        if best is None or score > best[0]:
+            best = score, begun
+    assert best is not None
+    return best[1]
+
+
+def warm(problem: Problem, init: Fit | Array, seed: int) -> Begun:
+    """Begin at a fit, or at a basis (K, M)."""
+    data, rank = problem.data, problem.rank
+    basis = np.asarray(init.basis if isinstance(init, Fit) else init)
+    if basis.shape != (rank, data.shape[1]) or not np.isfinite(basis).all():
+        raise ValueError(
+            f"init must be a Fit or a finite basis of shape (rank, pixels) = ({rank}, {data.shape[1]}), "
+            f"got shape {basis.shape}"
+        )
+    sample = _subsample(problem, np.random.default_rng(seed))
+    Y, W = np.asarray(sample.data.flux), np.asarray(sample.data.ivar)
+    if isinstance(init, Fit):
+        mean, covariance = init.population.mean / data.unit, init.population.covariance / data.unit**2
+        law = problem.law(1.0 / init.noise.nu, init.noise.scale, init.noise.floor / data.unit)
+        law = law._replace(**_given(problem))
+        shared = problem.shared(basis, law, problem.population(mean, covariance))
+        return Begun("init", shared, mean, ())
+    first = project_wrapped(Y, W > 0, basis.astype(data.dtype))
+    return _begin(sample, first, W, "init")
+
+
+def _given(problem: Problem) -> dict[str, Array]:
+    """The given parts of the noise law, in the engine's units."""
+    nu, scale, floor = problem.noise
+    if floor is None and not problem.learn.floor:
+        floor = 0.0
+    values = {
+        "inverse_df": None if nu is None else 1.0 / nu,
+        "scale": scale,
+        "floor": None if floor is None else floor / problem.data.unit,
+    }
+    return {name: jnp.asarray(x, problem.data.dtype) for name, x in values.items() if x is not None}
+
+
+def _subsample(problem: Problem, rng: np.random.Generator) -> Problem:
+    rows = np.flatnonzero(problem.data.observed.any(1))
+    rows = np.sort(rng.permutation(rows)[:SUBSAMPLE])
+    return problem._replace(data=problem.data.take(rows))
+
+
+def _begin(sample: Problem, first: Start, W: Float[np.ndarray, "objects pixels"], name: str) -> Begun:
+    """Noise law and population from the start's own residuals and coefficients."""
+    A, G = first.coefficients, first.basis
+    law = sample.first_law(np.asarray(sample.data.flux) - A @ G, W)
+    mean = np.median(A, axis=0)
+    spread = 1.4826 * np.median(np.abs(A - mean), axis=0)
+    spread = np.maximum(spread, 1e-3 * max(np.linalg.norm(mean), spread.max(), 1e-30))
+    population = sample.population(mean, np.diag(4.0 * spread**2))
+    return Begun(name, sample.shared(G, law, population), mean, ())
+
+
+def _try(
+    sample: Problem,
+    first: Start,
+    shown: Float[np.ndarray, "objects pixels"],
+    hidden: Float[np.ndarray, "objects pixels"],
+    name: str,
+) -> tuple[Begun, float]:
+    begun = _begin(sample, first, shown, name)
+    seen = sample._replace(data=_with_ivar(sample, shown))
+    blocks = tuple(em.blocks_of(seen.data, seen.data.unit))
+    rows = [min(block.rows, len(block.flux)) for block in blocks]
+    state = begun.state_for(blocks)
+    history = []
+    for epoch in range(EPOCHS):
+        state, _, line = seen.step(state, blocks, 1.0, epoch, f"start: {name}")
+        history.append(line)
+    A = np.concatenate([np.asarray(x.coefficients)[:n] for x, n in zip(state.local, rows, strict=True)])
+    score = _held_out_score(sample, A, state.shared, hidden)
+    return Begun(name, state.shared, np.median(A, axis=0), tuple(history)), score
+
+
+def _held_out_score(
+    sample: Problem, A: np.ndarray, shared: Globals, hidden: Float[np.ndarray, "objects pixels"]
+) -> float:
+    residual = np.asarray(sample.data.flux) - A @ np.asarray(shared.basis)
+    density = np.asarray(log_density(residual**2, hidden, shared.loss), float)
+    count = (hidden > 0).sum(1)
+    if not np.isfinite(density).all() or not count.any():
+        return -np.inf
+    return float(np.median(density.sum(1)[count > 0] / count[count > 0]))
+
+
+def _with_ivar(sample: Problem, ivar: Float[np.ndarray, "objects pixels"]):  # type: ignore[no-untyped-def]
+    return type(sample.data)(sample.data.flux, ivar, sample.data.labels)

@@ -1,0 +1,115 @@
+"""A `Fit` on disk: one HDF5 file, versioned, without pickle, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import fields
+from os import PathLike
+from typing import Any
+
+import h5py
+import numpy as np
+
+from robusta_prob.inference.iterate import Epoch, Status
+from robusta_prob.inference.results import Fit, PopulationLaw
+from robusta_prob.io import atomic_path, open_hdf5
+from robusta_prob.models.noise import Noise, NoiseLaw
+
+FORMAT = "robusta_prob.Fit"
+VERSION = 1
+_ARRAYS = (
+    "basis",
+    "coefficients",
+    "coefficient_covariance",
+    "basis_covariance",
+    "moments",
+    "trained",
+    "ids",
+    "fingerprints",
+    "grid",
+)
+_SCALARS = ("information", "temper", "flat_prior", "grid_name", "flux_name", "unit")
+
+
+def save(fit: Fit, path: str | PathLike[str]) -> None:
+    """Write a fit to one HDF5 file; an existing file is replaced only once the new one is complete.
+
+    Raises
+    ------
+    OSError
+        If the folder does not exist or cannot be written to; nothing is left behind then.
+    """
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
+        for name in _ARRAYS:
+            array = np.asarray(getattr(fit, name))
+            file[name] = array.astype(h5py.string_dtype()) if array.dtype.kind in "US" else array
+        for name in _SCALARS:
+            file.attrs[name] = getattr(fit, name)
+        for name in ("loss", "noise"):
+            file.attrs[name] = np.array(getattr(fit, name), float)
+        file["population_mean"], file["population_covariance"] = fit.population
+        file.attrs["near_equal"] = np.array(fit.near_equal, int)
+        file.attrs["status"] = list(fit.status)
+        file.attrs["config"] = json.dumps(dict(fit.config), default=_plain)
+        for column in Epoch._fields:
+            values = np.array([getattr(line, column) for line in fit.history])
+            file[f"history/{column}"] = values.astype(h5py.string_dtype()) if column == "stage" else values
+
+
+def load(path: str | PathLike[str]) -> Fit:
+    """Read a fit written by `save`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no fit, was truncated, or was written by a newer version.
+    """
+    with open_hdf5(path) as file:
+        if file.attrs.get("format") != FORMAT:
+            raise ValueError(
+                f"{path} is an HDF5 file but not a fit of robusta_prob; it holds {sorted(file)[:10]}"
+            )
+        version = int(file.attrs["version"])
+        if version > VERSION:
+            raise ValueError(
+                f"{path} has format version {version}, newer than {VERSION}, the newest known here: "
+                "update robusta-prob to read it"
+            )
+        try:
+            return _read(file)
+        except (KeyError, OSError) as error:
+            raise ValueError(
+                f"{path} is incomplete or damaged ({error}); fit again, or restore the file"
+            ) from error
+
+
+def _read(file: h5py.File) -> Fit:
+    values: dict[str, Any] = {name: file[name][()] for name in _ARRAYS}
+    if values["ids"].dtype.kind == "O":
+        values["ids"] = file["ids"].asstr()[()].astype(str)
+    values |= {name: file.attrs[name] for name in _SCALARS}
+    values |= {name: NoiseLaw(*(float(x) for x in file.attrs[name])) for name in ("loss", "noise")}
+    values |= {name: float(values[name]) for name in ("information", "temper", "unit")}
+    values["flat_prior"] = bool(values["flat_prior"])
+    values["population"] = PopulationLaw(file["population_mean"][()], file["population_covariance"][()])
+    values["near_equal"] = tuple(int(k) for k in file.attrs["near_equal"])
+    values["status"] = Status(*(str(text) for text in file.attrs["status"]))
+    config = json.loads(file.attrs["config"])
+    values["config"] = {**config, "noise": Noise(*(None if x is None else float(x) for x in config["noise"]))}
+    columns = {name: file[f"history/{name}"] for name in Epoch._fields}
+    rows = zip(*(c.asstr()[()] if name == "stage" else c[()] for name, c in columns.items()), strict=True)
+    kinds = [int, str] + [float] * (len(Epoch._fields) - 2)
+    values["history"] = tuple(Epoch(*(kind(x) for kind, x in zip(kinds, row, strict=True))) for row in rows)
+    assert {field.name for field in fields(Fit)} == set(values)
+    return Fit(**values)
+
+
+def _plain(value: Any) -> Any:
+    """JSON of what the configuration may hold; infinities are written as JSON's own extension."""
+    if isinstance(value, np.integer | np.floating):
+        return value.item()
+    return str(value) if not isinstance(value, float) or math.isfinite(value) else float(value)

@@ -1,0 +1,280 @@
+"""From the named arrays of a file to a `Dataset` and back, whatever the format."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from robusta_prob.data import Dataset, dataset, warn_user
+from robusta_prob.io.files import atomic_path
+from robusta_prob.io.formats import READERS, VERSION, WRITERS, Contents, as_column, by_suffix
+from robusta_prob.validate import check_ids
+
+_IVAR = ("ivar", "inverse_variance")
+_ERROR = ("flux_error", "flux_err", "error", "sigma", "uncertainty")
+_GRID = ("grid", "wavelength", "wave", "wave_um", "wave_nm", "loglam", "lambda", "freq")
+_IDS = ("ids", "id", "source_id", "object_id")
+_GRID_LABELS = {
+    "wave": "wavelength",
+    "lambda": "wavelength",
+    "wave_um": "wavelength [um]",
+    "wave_nm": "wavelength [nm]",
+    "loglam": "log10 wavelength [Angstrom]",
+    "freq": "frequency",
+}
+_META = "meta/"  # where `write` puts the metadata, so that no column's name can be taken for a role
+
+
+def read(
+    path: str | os.PathLike[str],
+    *,
+    flux: str = "flux",
+    ivar: str | None = None,
+    grid: str | None = None,
+    ids: str | None = None,
+    mask: str | None = None,
+    dtype: str = "float32",
+) -> Dataset:
+    """Read a matrix of spectra from an NPZ, HDF5 or FITS file.
+
+    The arguments name arrays in the file, in upper or lower case: members of an NPZ; datasets of an HDF5
+    file (``"group/flux"``); in FITS image extensions by EXTNAME and columns of the first binary table.
+
+    Parameters
+    ----------
+    path : path
+        Ends in .npz, .h5, .hdf5, .hdf, .fits or .fits.gz (FITS needs astropy).
+    flux : str
+        (N, M) measurements, in any unit.
+    ivar : str, optional
+        (N, M) inverse variances. By default the first of ivar, inverse_variance; else of flux_error,
+        flux_err, error, sigma, uncertainty. An array with one of these five names, given here or found, is
+        turned into 1/error^2; an error that is not positive and finite marks a missing cell.
+    grid : str, optional
+        (M,) pixel coordinates. By default the first of grid, wavelength, wave, wave_um, wave_nm, loglam,
+        lambda, freq that has this shape; else they are 0..M-1.
+    ids : str, optional
+        (N,) unique integers or strings. By default the first of ids, id, source_id, object_id; where its
+        values cannot serve it becomes metadata, with a `DataWarning`, and the ids are 0..N-1.
+    mask : str, optional
+        (N, M) booleans or integer mask bits: a cell where it is not zero is missing. No mask is applied
+        unless it is named here.
+    dtype : {"float32", "float64"}
+        Of the leaves, as in `dataset`.
+
+    Returns
+    -------
+    Dataset
+        Every other array with one entry per object becomes a metadata column (byte strings as text);
+        other (N, M) arrays, and arrays of other lengths, are left out. Axis labels carry the units that the
+        file states: attribute ``unit`` or ``units`` (HDF5), BUNIT or TUNIT (FITS).
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the suffix is unknown, or the file is not what its suffix says, is damaged, or lacks an array.
+        `dataset` raises its own where the arrays do not fit together.
+    ImportError
+        For FITS without astropy.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from robusta_prob.io import read
+    >>> path = os.path.join(tempfile.mkdtemp(), "stars.npz")
+    >>> np.savez(path, flux=np.ones((2, 3)), flux_error=np.full((2, 3), 0.5), wave_nm=[846, 847, 848])
+    >>> data = read(path)
+    >>> data.labels.grid_name, float(data.ivar[0, 0])
+    ('wavelength [nm]', 4.0)
+    """
+    path = Path(path)
+    names = {"flux": flux, "ivar": ivar, "grid": grid, "ids": ids, "mask": mask}
+    with by_suffix(path, READERS)(path) as contents:
+        return _assemble(contents, names, dtype)
+
+
+def write(data: Dataset, path: str | os.PathLike[str]) -> Path:
+    """Write `data` in its user's units, such that `read` gives the same data back, bit for bit.
+
+    Missing cells have flux NaN and ivar 0. Flux and ivar have the dtype of the data, or float64 where that
+    could not hold them in the user's units (ivar of cgs fluxes). Metadata lie under ``meta/``.
+
+    Parameters
+    ----------
+    data : Dataset
+        Of N objects and M pixels.
+    path : path
+        Ends in .npz, .h5, .hdf5 or .hdf. An existing file is replaced, at once and only by a whole one.
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Raises
+    ------
+    ValueError
+        If the suffix is none of these, or a metadata column holds neither numbers nor text.
+    FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError
+        If a file cannot be made there; see `atomic_path`.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from robusta_prob.data import dataset
+    >>> from robusta_prob.io import read, write
+    >>> data = dataset(np.ones((2, 3)), np.ones((2, 3)), ids=[1363284299777747584, 7])
+    >>> int(read(write(data, os.path.join(tempfile.mkdtemp(), "stars.h5"))).ids[0])
+    1363284299777747584
+    """
+    path = Path(path)
+    store = by_suffix(path, WRITERS)
+    names = {"flux_name": data.labels.flux_name, "grid_name": data.labels.grid_name}
+    header = json.dumps({"version": VERSION, "unit": data.unit, **names})
+    arrays = _take_apart(data)
+    with atomic_path(path) as temporary:
+        store(temporary, arrays, header)
+    return path
+
+
+def _assemble(contents: Contents, names: Mapping[str, str | None], dtype: str) -> Dataset:
+    path, arrays, _, header = contents
+    flux_key = _find(contents, "flux", names["flux"] or "flux")
+    shape = tuple(arrays[flux_key].shape)
+    if len(shape) != 2:
+        raise ValueError(f"{flux_key!r} in {path} must be a matrix (objects, pixels), got shape {shape}")
+    n, m = shape
+
+    def pick(role: str, known: tuple[str, ...], want: tuple[int, ...]) -> str | None:
+        given = names[role]
+        if given is not None:
+            return _find(contents, role, given)
+        beside = flux_key[: -len(flux_key.rpartition("/")[2])]  # "group/" where the flux is in a group
+        keys = [_lookup(arrays, f"{at}{name}") for at in (beside, "") for name in known]
+        return next((key for key in keys if key and arrays[key].shape == want), None)
+
+    ivar_key = pick("ivar", _IVAR + _ERROR, shape)
+    if ivar_key is None:
+        raise ValueError(
+            f"{path} has no inverse variances or errors of the shape of {flux_key!r}, {shape}. "
+            f"It holds {_inventory(arrays)}. Pass ivar= with the name of an array of inverse variances; "
+            "or, from errors of another name, make the data with dataset(flux, 1 / error**2)"
+        )
+    grid_key, ids_key = pick("grid", _GRID, (m,)), pick("ids", _IDS, (n,))
+    if names["ids"] is None and ids_key is not None:
+        try:
+            check_ids(np.asarray(as_column(arrays[ids_key])), n)
+        except (ValueError, TypeError) as error:
+            warn_user(f"{ids_key!r} in {path} cannot serve as ids and becomes metadata: {error}")
+            ids_key = None
+
+    weights = np.asarray(arrays[ivar_key])
+    if ivar_key.rpartition("/")[2].lower() in _ERROR:
+        weights = _ivar_from_error(weights)
+    if names["mask"] is not None:
+        masked = _read_mask(contents, names["mask"], weights.shape)
+        weights = np.where(masked, weights.dtype.type(0), weights)
+    return dataset(
+        np.asarray(arrays[flux_key]),
+        weights,
+        grid=None if grid_key is None else np.asarray(arrays[grid_key]),
+        ids=None if ids_key is None else as_column(arrays[ids_key]),
+        meta=_metadata(contents, {flux_key, ivar_key, grid_key, ids_key}, shape),
+        dtype=dtype,
+        unit=header.get("unit"),
+        grid_name=header.get("grid_name") or _label(contents, grid_key, "pixel"),
+        flux_name=header.get("flux_name") or _label(contents, flux_key, "flux"),
+    )
+
+
+def _metadata(contents: Contents, used: set[str | None], shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    columns: dict[str, np.ndarray] = {}
+    for name, array in contents.arrays.items():
+        per_cell = array.shape == shape and not name.startswith(_META)
+        if name in used or per_cell or array.shape[:1] != shape[:1]:
+            continue
+        column, short = as_column(array), name.removeprefix(_META)
+        if column is not None:
+            columns[name if short in columns else short] = column
+    return columns
+
+
+def _ivar_from_error(error: np.ndarray) -> np.ndarray:
+    error = np.asarray(error, np.float64)
+    usable = np.isfinite(error) & (error > 0)
+    with np.errstate(over="ignore"):
+        return np.where(usable, (1 / np.where(usable, error, 1.0)) ** 2, 0.0)
+
+
+def _read_mask(contents: Contents, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    bits = np.asarray(contents.arrays[_find(contents, "mask", name)])
+    if bits.shape != shape or bits.dtype.kind not in "iub":
+        raise ValueError(
+            f"mask {name!r} must be boolean or integer, of shape {shape}, got {bits.dtype} {bits.shape}"
+        )
+    return bits != 0
+
+
+def _find(contents: Contents, role: str, name: str) -> str:
+    key = _lookup(contents.arrays, name)
+    if key is None:
+        held = _inventory(contents.arrays)
+        raise ValueError(
+            f"{contents.path} has no array {name!r}. It holds {held}. Pass {role}= with the right name"
+        )
+    return key
+
+
+def _lookup(arrays: Mapping[str, Any], name: str) -> str | None:
+    return name if name in arrays else next((key for key in arrays if key.lower() == name.lower()), None)
+
+
+def _inventory(arrays: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {tuple(array.shape)}" for name, array in arrays.items()) or "no arrays"
+
+
+def _label(contents: Contents, key: str | None, default: str) -> str:
+    if key is None:
+        return default
+    name = key.rpartition("/")[2]
+    label = _GRID_LABELS.get(name.lower(), name.lower() if name.isupper() else name)
+    unit = contents.units.get(key)
+    return f"{label.partition(' [')[0]} [{unit}]" if unit else label
+
+
+def _take_apart(data: Dataset) -> dict[str, np.ndarray]:
+    """The arrays from which `_assemble` makes the same data."""
+    exponent = round(math.log2(data.unit))
+    flux, ivar = _times_power_of_two(data.flux, exponent), _times_power_of_two(data.ivar, -2 * exponent)
+    flux[~data.observed] = np.nan
+    arrays = {"flux": flux, "ivar": ivar, "grid": data.grid}
+    for name, values in {"ids": data.ids, **{_META + key: data.meta[key] for key in data.meta}}.items():
+        column = as_column(values)
+        if column is None or column.dtype.hasobject:
+            raise ValueError(
+                f"{name!r} holds Python objects, which are never stored; make it numbers or strings"
+            )
+        arrays[name] = column
+    return arrays
+
+
+def _times_power_of_two(
+    leaf: Float[np.ndarray, "objects pixels"], exponent: int
+) -> Float[np.ndarray, "objects pixels"]:
+    """leaf * 2**exponent without loss: in float64 where its own dtype cannot hold all of it."""
+    with np.errstate(over="ignore", under="ignore"):
+        scaled = np.ldexp(leaf, exponent)
+        if (np.ldexp(scaled, -exponent) == leaf).all():
+            return scaled
+    return np.ldexp(np.asarray(leaf, np.float64), exponent)

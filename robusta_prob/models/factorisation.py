@@ -1,0 +1,138 @@
+"""The generative programs: Y = A G + noise, as plain NumPyro functions for SVI, NUTS or Predictive.
+
+    a_i          ~ Normal(mu, C)                                         coefficients, i = 1..N
+    G            ~ weak Normal prior on every entry                      basis, K x M
+    y_ij | a, G  ~ StudentT(nu, sum_k a_ik g_kj, s sqrt(sigma_ij^2 + f^2))   where ivar_ij > 0
+
+The four programs share these lines and differ in the noise only. Sites: "basis" (K, M), "coefficients"
+(N, K), "nu", "scale", "floor", "flux" (N, M); plates "objects" and "pixels".
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+
+from robusta_prob.models.noise import Noise, NoiseLaw, StudentT
+from robusta_prob.models.priors import Prior, sample_basis, sample_coefficients, sample_noise
+
+Matrix = Float[Array, "objects pixels"]
+
+
+def rhmf(
+    flux: Matrix | None, ivar: Matrix, *, rank: int, noise: Noise | None = None, prior: Prior | None = None
+) -> Matrix:
+    """Robust heteroskedastic matrix factorisation: the Student-t program.
+
+    Parameters
+    ----------
+    flux : (N, M) array or None
+        Measurements; None draws them from the prior.
+    ivar : (N, M) array
+        Inverse variances in units of flux^-2; cells with 0 are missing and do not count.
+    rank : int
+        Number of basis vectors K.
+    noise : Noise, optional
+        Which of nu, scale, floor are given; the others are sampled. Default: all sampled.
+    prior : Prior, optional
+        Population of the coefficients and scale of the basis.
+
+    Returns
+    -------
+    (N, M) array
+        The site "flux": the measurements, or the draw.
+
+    References
+    ----------
+    Hilder, Hogg, Casey & Rix, "Robust Heteroskedastic Matrix Factorization"; Tsalmantza & Hogg (2012),
+    ApJ 753, 122, for the Gaussian case.
+
+    Examples
+    --------
+    >>> import jax, numpy as np, robusta_prob as rp
+    >>> from numpyro.infer import Predictive
+    >>> draw = Predictive(rp.models.rhmf, num_samples=1)
+    >>> draw(jax.random.key(0), None, np.ones((5, 20)), rank=2)["flux"].shape
+    (1, 5, 20)
+    """
+    model, law = _mean_and_noise(ivar, rank, noise, prior)
+    return _observe(flux, ivar, StudentT(law.inverse_df, model, _sigma(ivar, law)))
+
+
+def hmf(
+    flux: Matrix | None, ivar: Matrix, *, rank: int, noise: Noise | None = None, prior: Prior | None = None
+) -> Matrix:
+    """Gaussian heteroskedastic matrix factorisation: `rhmf` at nu = infinity. Arguments as there."""
+    noise = (noise or Noise())._replace(nu=math.inf)
+    model, law = _mean_and_noise(ivar, rank, noise, prior)
+    return _observe(flux, ivar, dist.Normal(model, _sigma(ivar, law)))
+
+
+def rhmf_mixture(
+    flux: Matrix | None, ivar: Matrix, *, rank: int, noise: Noise | None = None, prior: Prior | None = None
+) -> Matrix:
+    """The scale mixture: `rhmf` with a latent precision per cell, the same after marginalising it.
+
+    Site "precision" (N, M) ~ Gamma(nu/2, nu/2); flux ~ Normal(mean, scale / sqrt(precision)). Arguments
+    as in `rhmf`; needs a finite nu.
+    """
+    if noise is not None and noise.nu is not None and math.isinf(noise.nu):
+        raise ValueError("rhmf_mixture needs a finite nu; with nu = inf every precision is 1: use hmf")
+    model, law = _mean_and_noise(ivar, rank, noise, prior)
+    half_df = jnp.broadcast_to(0.5 / law.inverse_df, model.shape)
+    objects, pixels = _plates(*model.shape)
+    with objects, pixels:
+        precision = numpyro.sample("precision", dist.Gamma(half_df, half_df).mask(ivar > 0))
+    return _observe(flux, ivar, dist.Normal(model, _sigma(ivar, law) / jnp.sqrt(precision)))
+
+
+def rhmf_scaled(
+    flux: Matrix | None,
+    ivar: Matrix,
+    *,
+    rank: int,
+    noise: Noise | None = None,
+    prior: Prior | None = None,
+    spread: float = 0.5,
+) -> Matrix:
+    """`rhmf` with a latent scale per object, for errors that are wrong by a factor of their own.
+
+    Site "object_scale" (N,) ~ LogNormal(0, spread) multiplies the noise of every pixel of the object.
+    Other arguments as in `rhmf`.
+    """
+    model, law = _mean_and_noise(ivar, rank, noise, prior)
+    with numpyro.plate("objects", model.shape[0]):
+        scale = numpyro.sample("object_scale", dist.LogNormal(0.0, spread))
+    return _observe(flux, ivar, StudentT(law.inverse_df, model, _sigma(ivar, law) * scale[:, None]))
+
+
+def _mean_and_noise(
+    ivar: Matrix, rank: int, noise: Noise | None, prior: Prior | None
+) -> tuple[Matrix, NoiseLaw]:
+    objects, pixels = jnp.shape(ivar)
+    prior = prior or Prior()
+    law = sample_noise(noise or Noise())
+    basis = sample_basis(rank, pixels, prior)
+    return sample_coefficients(objects, rank, pixels, prior) @ basis, law
+
+
+def _sigma(ivar: Matrix, law: NoiseLaw) -> Matrix:
+    """Noise per cell; 1 where missing, so that masked cells have finite gradients."""
+    variance = 1.0 / jnp.where(ivar > 0, ivar, 1.0)
+    return law.scale * jnp.sqrt(variance + law.floor**2)
+
+
+def _observe(flux: Matrix | None, ivar: Matrix, law: dist.Distribution) -> Matrix:
+    seen = jnp.asarray(ivar) > 0
+    safe = None if flux is None else jnp.where(seen, flux, 0.0)
+    objects, pixels = _plates(*jnp.shape(ivar))
+    with objects, pixels:
+        return numpyro.sample("flux", law.mask(seen), obs=safe)
+
+
+def _plates(objects: int, pixels: int) -> tuple[numpyro.plate, numpyro.plate]:
+    return numpyro.plate("objects", objects, dim=-2), numpyro.plate("pixels", pixels, dim=-1)

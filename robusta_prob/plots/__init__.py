@@ -1,0 +1,13 @@
+"""Pictures of a fit and of its outliers: pure functions, each giving a new matplotlib Figure.
+
+    from robusta_prob import plots
+    plots.basis(fit).savefig("basis.png", dpi=200)
+
+Built on matplotlib's objects alone, without pyplot: no global state and no screen. `import robusta_prob`
+does not import this package, hence not matplotlib.
+"""
+
+from robusta_prob.plots.fits import basis, history
+from robusta_prob.plots.objects import object_panels, outliers, surprise_histogram
+
+__all__ = ["basis", "history", "object_panels", "outliers", "surprise_histogram"]

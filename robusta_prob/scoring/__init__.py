@@ -1,0 +1,1 @@
+"""What is unexpected: predictive residuals, null laws, outlier scores."""

@@ -1,0 +1,132 @@
+"""From residuals in units of their predictive error to probabilities: the null law and its tails.
+
+The null of one pixel is contaminated, (1 - eps) StudentT(nu, s) + eps wide, and its surprise is bounded
+by the wide part, so that no isolated bad pixel flags an object by itself. Tails of the sum over an
+object's pixels are saddlepoint approximations (Lugannani & Rice 1980; Barndorff-Nielsen 1986).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy import optimize, special
+
+REACH = 50.0  # the wide part is flat over |z| < REACH, and a z beyond it counts as one of REACH
+SMALLEST = 1e-4  # a contamination below this cannot be told from none, and would unbound the surprise
+
+
+class Null(NamedTuple):
+    """Law of z = residual / predictive standard deviation of a normal pixel."""
+
+    inverse_df: float  # 1/nu of the core
+    scale: float  # of the core; 1 where the noise law of the fit holds
+    contamination: float  # eps, the share of pixels in the wide part
+
+    @property
+    def cap(self) -> float:
+        """The largest surprise of a pixel [nats]."""
+        return -math.log(self.contamination / (2.0 * REACH))
+
+    @property
+    def mean_surprise(self) -> float:
+        """Expected surprise of a null pixel [nats]."""
+        value, mass = _surprise_distribution(self)
+        return float(mass @ value)
+
+    def surprise(self, z: Float[np.ndarray, "*cells"]) -> Float[np.ndarray, "*cells"]:
+        """-log density of z [nats], at most `cap`."""
+        return -np.logaddexp(
+            math.log1p(-self.contamination) + core_log_density(z, self.inverse_df, self.scale), -self.cap
+        )
+
+
+def core_log_density(
+    z: Float[np.ndarray, "*cells"], inverse_df: float, scale: float
+) -> Float[np.ndarray, "*cells"]:
+    """log StudentT(z; nu, 0, scale) in float64."""
+    z2 = (np.asarray(z, float) / scale) ** 2
+    if inverse_df < 1e-6:
+        return -0.5 * z2 - math.log(scale) - 0.5 * math.log(2.0 * math.pi)
+    nu = 1.0 / inverse_df
+    constant = special.gammaln(0.5 * (nu + 1.0)) - special.gammaln(0.5 * nu) - 0.5 * math.log(math.pi * nu)
+    return constant - math.log(scale) - 0.5 * (nu + 1.0) * np.log1p(inverse_df * z2)
+
+
+def learn_null(z: Float[np.ndarray, " cells"]) -> Null:
+    """Maximum likelihood of (nu, scale, contamination) for these residuals, binned in |z|."""
+    size = np.minimum(np.abs(z), REACH)
+    edges = np.concatenate([np.linspace(0.0, 8.0, 801), np.geomspace(8.0, REACH, 100)[1:]])
+    counts, _ = np.histogram(size, edges)
+    middles = 0.5 * (edges[1:] + edges[:-1])
+    flat = -math.log(2.0 * REACH)
+
+    def loss(x: Float[np.ndarray, " three"]) -> float:
+        inverse_df, scale, share = math.exp(x[0]), math.exp(x[1]), special.expit(x[2])
+        core = core_log_density(middles, inverse_df, scale) + math.log1p(-share)
+        return float(-(counts * np.logaddexp(core, flat + math.log(share))).sum()) / counts.sum()
+
+    low = special.logit(SMALLEST)
+    ends = [(math.log(1e-4), math.log(2.0)), (-4.0, 6.0), (low, 0.0)]
+    trials = [
+        optimize.minimize(loss, (math.log(eta), 0.0, special.logit(0.01)), method="L-BFGS-B", bounds=ends)
+        for eta in (0.01, 0.25)
+    ]
+    best = min(trials, key=lambda trial: trial.fun).x
+    return Null(math.exp(best[0]), math.exp(best[1]), float(special.expit(best[2])))
+
+
+def log_tail(
+    null: Null, mean: Float[np.ndarray, " objects"], count: Float[np.ndarray, " objects"]
+) -> Float[np.ndarray, " objects"]:
+    """log P(mean surprise of `count` independent null pixels >= `mean`)."""
+    # r* = sqrt(n) r(t) + c(t) / sqrt(n); r and c depend on the tilt t alone, so one table serves all objects
+    first, r, correction = _saddlepoints(null)
+    inside = np.clip(mean, first[0], first[-1])
+    root = np.sqrt(count)
+    return special.log_ndtr(
+        -(root * np.interp(inside, first, r) + np.interp(inside, first, correction) / root)
+    )
+
+
+def _saddlepoints(null: Null) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tilted means K'(t), signed roots r(t) and corrections log(u/r)/r for one pixel's surprise."""
+    value, mass = _surprise_distribution(null)
+    tilt = np.sinh(np.linspace(-8.0, 8.0, 2001)) / 40.0  # dense around 0, where most objects are
+    exponent = np.log(mass) + tilt[:, None] * value
+    cumulant = special.logsumexp(exponent, axis=1)
+    tilted = np.exp(exponent - cumulant[:, None])
+    first = tilted @ value
+    second = np.maximum(tilted @ value**2 - first**2, 1e-300)
+    r = np.sign(tilt) * np.sqrt(np.maximum(2.0 * (tilt * first - cumulant), 0.0))
+    u = tilt * np.sqrt(second)
+    centred = value - mass @ value
+    at_zero = mass @ centred**3 / (mass @ centred**2) ** 1.5 / 6.0
+    safe = np.abs(r) > 1e-5
+    with np.errstate(divide="ignore", invalid="ignore"):
+        correction = np.where(safe, np.log(u / r) / r, at_zero)
+    rising = np.concatenate([[True], np.diff(first) > 0])  # beyond the support's ends the mean stands still
+    return first[rising], r[rising], correction[rising]
+
+
+def q_values(p: Float[np.ndarray, " objects"]) -> Float[np.ndarray, " objects"]:
+    """Benjamini & Hochberg (1995) adjusted p-values; NaN stays NaN and does not count."""
+    q = np.full(p.shape, np.nan)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known])]
+    ranks = np.arange(1, len(order) + 1)
+    q[order] = np.minimum(np.minimum.accumulate((p[order] * len(order) / ranks)[::-1])[::-1], 1.0)
+    return q
+
+
+def _surprise_distribution(null: Null) -> tuple[np.ndarray, np.ndarray]:
+    """Values and probabilities of a null pixel's surprise, on quantiles of the core refined in its tail."""
+    tail = np.concatenate([np.linspace(0.0, 0.99, 800)[:-1], 1.0 - np.geomspace(0.01, 1e-9, 400), [1.0]])
+    quantile = 0.5 + 0.25 * (tail[1:] + tail[:-1])
+    normal = null.inverse_df < 1e-6
+    middle = special.ndtri(quantile) if normal else special.stdtrit(1.0 / null.inverse_df, quantile)
+    core = np.diff(tail) * (1.0 - null.contamination)
+    value = np.append(null.surprise(np.minimum(null.scale * middle, REACH)), null.surprise(np.array(REACH)))
+    return value, np.append(core, null.contamination)

@@ -1,0 +1,182 @@
+"""What may enter a `Dataset`: real numbers, unique ids, one power of two as the unit; and what was found."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+_ROWS_AT_ONCE = 4096  # `clean` works in float64 on this many rows, so it never doubles the memory
+_LARGEST_EXPONENT = 511  # the squares of 2**511 and 2**-511 are normal float64
+
+
+class Census(NamedTuple):
+    """What validation found, in numbers of cells, objects and pixels.
+
+    The contradictions (non-finite flux, negative or non-finite ivar) belong to the validation of the
+    input: they are 0 in a part that was taken of a data set.
+    """
+
+    observed: int  # cells with a finite flux and a positive, finite inverse variance
+    missing: int  # all other cells, whatever the reason
+    flux_not_finite: int  # NaN or infinite flux under a positive inverse variance
+    ivar_negative: int
+    ivar_not_finite: int  # infinite inverse variance, or NaN under a finite flux
+    empty_objects: int  # rows without one observed cell
+    empty_pixels: int  # columns without one observed cell
+
+    def __str__(self) -> str:
+        total = max(self.observed + self.missing, 1)
+        text = f"{self.observed:,} of {total:,} cells observed ({100 * self.missing / total:.2f} % missing)"
+        odd = [
+            (self.flux_not_finite, "with a non-finite flux under a positive ivar"),
+            (self.ivar_negative, "with a negative ivar"),
+            (self.ivar_not_finite, "with a non-finite ivar"),
+        ]
+        text += "".join(f"; {count:,} cells {what}" for count, what in odd if count)
+        empty = [(self.empty_objects, "object"), (self.empty_pixels, "pixel")]
+        return text + "".join(f"; {count:,} {what}s without data" for count, what in empty if count)
+
+
+def check_real(name: str, values: Any) -> np.ndarray:
+    """`values` as a plain array of real numbers; what lies under a mask is kept."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    return array
+
+
+def check_unmasked(name: str, values: Any) -> np.ndarray:
+    """`values` as a plain array, if no entry is masked: only flux and ivar may have holes."""
+    masked = int(np.ma.count_masked(values)) if isinstance(values, np.ma.MaskedArray) else 0
+    if masked:
+        raise ValueError(
+            f"{name} has {masked} masked entries; fill them, or leave those objects or pixels out"
+        )
+    return np.asarray(values)
+
+
+def check_grid(grid: Any, m: int) -> Float[np.ndarray, " pixels"]:
+    """A frozen copy of `grid`, if it holds `m` finite coordinates."""
+    coordinates = check_real("grid", check_unmasked("grid", grid)).astype(float)
+    if coordinates.shape != (m,) or not np.isfinite(coordinates).all():
+        raise ValueError(
+            f"grid must hold one finite coordinate per pixel, shape ({m},), got shape {coordinates.shape}"
+        )
+    return frozen(coordinates)
+
+
+def check_column(name: str, column: Any, n: int) -> Shaped[np.ndarray, "objects ..."]:
+    """A frozen copy of `column`, if it has one entry for each of `n` objects."""
+    entries = check_unmasked(f"meta[{name!r}]", column)
+    if entries.shape[:1] != (n,):
+        raise ValueError(f"meta[{name!r}] must have one entry per object ({n}), got shape {entries.shape}")
+    return frozen(entries)
+
+
+def check_ids(ids: np.ndarray, n: int) -> np.ndarray:
+    """`ids` as they are, if they are `n` unique integers or strings."""
+    if ids.shape != (n,):
+        raise ValueError(f"ids must have one entry per object, shape ({n},), got shape {ids.shape}")
+    if ids.dtype.kind not in "iuUS":
+        raise TypeError(f"ids must be integers or strings (floats lose digits), got dtype {ids.dtype}")
+    values, counts = np.unique(ids, return_counts=True)
+    repeated = values[counts > 1]
+    if len(repeated):
+        some = ", ".join(str(value) for value in repeated[:3])
+        raise ValueError(f"ids must be unique, but {len(repeated)} occur more than once, such as {some}")
+    return ids
+
+
+def check_unit(unit: float) -> float:
+    """`unit`, if it is a power of two whose square and inverse square float64 can hold."""
+    unit = float(unit)
+    mantissa, exponent = math.frexp(unit)  # a power of two is 0.5 * 2**exponent
+    if mantissa != 0.5 or abs(exponent - 1) > _LARGEST_EXPONENT:
+        limits = f"from 2**-{_LARGEST_EXPONENT} to 2**{_LARGEST_EXPONENT}"
+        raise ValueError(f"unit must be a positive power of two, {limits}, got {unit!r}")
+    return unit
+
+
+def choose_unit(flux: np.ndarray, ivar: np.ndarray) -> float:
+    """The power of two nearest to the typical size of an observed flux; 1 where there is none."""
+    step = max(1, len(flux) // _ROWS_AT_ONCE)
+    some, weight = np.asarray(flux[::step], float), np.asarray(ivar[::step], float)
+    seen = np.isfinite(some) & np.isfinite(weight) & (weight > 0) & (some != 0)
+    if not seen.any():
+        return 1.0
+    exponent = round(float(np.median(np.log2(np.abs(some[seen])))))
+    if abs(exponent) > _LARGEST_EXPONENT:
+        size = f"1e{round(exponent * math.log10(2))}"
+        raise ValueError(
+            f"the typical flux is about {size}, and its square is beyond float64; rescale the flux: "
+            f"divide it and its errors by {size} before you compute ivar = 1 / error**2"
+        )
+    return 2.0**exponent
+
+
+def clean(
+    flux: np.ndarray, ivar: np.ndarray, unit: float, dtype: np.dtype
+) -> tuple[Float[np.ndarray, "objects pixels"], Float[np.ndarray, "objects pixels"], Census]:
+    """Holes as zeros, everything in units of `unit`; and what was found on the way."""
+    flux_out, ivar_out = aligned(flux.shape, dtype), aligned(flux.shape, dtype)
+    flux_odd = negative = ivar_odd = 0
+    for start in range(0, len(flux), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        y, w = np.asarray(flux[rows], np.float64), np.asarray(ivar[rows], np.float64)
+        finite, weighted = np.isfinite(y), np.isfinite(w) & (w > 0)
+        flux_odd += int((~finite & weighted).sum())
+        negative += int((np.isfinite(w) & (w < 0)).sum())
+        ivar_odd += int((np.isinf(w) | (finite & np.isnan(w))).sum())
+        seen = finite & weighted
+        with np.errstate(over="ignore", under="ignore"):
+            flux_out[rows] = np.where(seen, y, 0.0) / unit
+            ivar_out[rows] = np.where(seen, w, 0.0) * unit**2
+        check_range(flux_out[rows], ivar_out[rows], seen, unit)
+    flux_out.flags.writeable = ivar_out.flags.writeable = False
+    counts = count(ivar_out)._replace(
+        flux_not_finite=flux_odd, ivar_negative=negative, ivar_not_finite=ivar_odd
+    )
+    return flux_out, ivar_out, counts
+
+
+def check_range(flux: np.ndarray, ivar: np.ndarray, seen: np.ndarray, unit: float) -> None:
+    """Refuse what the dtype cannot hold in units of `unit`; an ivar that became subnormal is lost in JAX."""
+    dtype = ivar.dtype
+    advice = "pass dtype='float64'" if dtype == np.float32 else "choose another unit, or set ivar = 0 there"
+    if not (np.isfinite(flux).all() and np.isfinite(ivar).all()):
+        raise ValueError(f"flux/{unit:g} or ivar*{unit**2:g} overflows {dtype}; {advice}")
+    if (seen & (ivar < np.finfo(dtype).tiny)).any():
+        raise ValueError(f"ivar*{unit**2:g} underflows {dtype} in observed cells; {advice}")
+
+
+def count(ivar: Float[np.ndarray, "objects pixels"]) -> Census:
+    """What is seen and what is missing, of validated inverse variances."""
+    seen = ivar > 0
+    observed, empty_objects, empty_pixels = (int(x.sum()) for x in (seen, ~seen.any(1), ~seen.any(0)))
+    return Census(observed, seen.size - observed, 0, 0, 0, empty_objects, empty_pixels)
+
+
+def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An empty array on a 64-byte boundary, which JAX on a CPU then reads without a copy."""
+    buffer = np.empty(math.prod(shape) * dtype.itemsize + 64, np.uint8)
+    start = -buffer.ctypes.data % 64
+    return buffer[start : start + buffer.size - 64].view(dtype).reshape(shape)
+
+
+def take_rows(leaf: Any, rows: Shaped[np.ndarray, " some"]) -> Float[np.ndarray, "some pixels"]:
+    """A frozen, aligned copy of the rows with these indices."""
+    leaf = np.asarray(leaf)
+    taken = aligned((len(rows), *leaf.shape[1:]), leaf.dtype)
+    np.take(leaf, rows, axis=0, out=taken, mode="clip")  # the indices are valid, and "raise" would buffer
+    taken.flags.writeable = False
+    return taken
+
+
+def frozen(values: Any) -> Shaped[np.ndarray, "..."]:
+    """A private copy that refuses to be written to."""
+    array = np.array(values)
+    array.flags.writeable = False
+    return array

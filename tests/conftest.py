@@ -1,0 +1,18 @@
+"""What all tests share: pictures without a screen, and the folder of real data where there is one."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real spectra beside the checkout; tests that need it are skipped without it."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"real spectra are not here: there is no folder {SHARED_DATA}")
+    return SHARED_DATA

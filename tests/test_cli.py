@@ -1,0 +1,390 @@
+"""The command line: what it writes, what it says, and how it fails."""
+
+import contextlib
+import csv
+import inspect
+import io
+import math
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import jax
+import numpy as np
+import pytest
+
+import robusta_prob as rp
+from robusta_prob import cli, cli_arguments
+from robusta_prob.scoring import table as score_table
+
+N, M = 128, 120  # one block of objects, as in test_plots.py
+SETTINGS = (
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_cache() -> Iterator[None]:
+    """Tests neither read nor fill the user's cache of compiled programs, and leave JAX as it was."""
+    before = {name: getattr(jax.config, name) for name in SETTINGS}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+        patch.setattr(cli, "DPI", 50)
+        yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture(scope="module")
+def spectra(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy survey in a file, with two columns whose names the score table takes itself."""
+    data = rp.simulate.toy(N, M, seed=1).data
+    meta = {**data.meta, "z": np.arange(N) / N, "rank": np.arange(N), "pair": np.ones((N, 2))}
+    seen = data.observed
+    flux = np.where(seen, data.flux.astype(float) * data.unit, np.nan)
+    ivar = data.ivar.astype(float) / data.unit**2
+    ids = np.array([f"star {i}, the {i}th" for i in range(N)])
+    labels = {"grid_name": data.labels.grid_name, "flux_name": data.labels.flux_name}
+    path = tmp_path_factory.mktemp("spectra") / "stars.h5"
+    rp.write(rp.dataset(flux, ivar, grid=data.grid, ids=ids, meta=meta, **labels), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(spectra: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished fit."""
+    folder = tmp_path_factory.mktemp("runs") / "deep" / "run"
+    assert cli.main(["fit", str(spectra), "--rank", "5", "-o", str(folder), "--quiet"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scored(run: Path, spectra: Path) -> tuple[Path, str, str]:
+    """A folder of scores other than the run's, and what was printed on the way."""
+    folder = run.parent / "scores"
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        assert cli.main(["score", str(run), str(spectra), "--top", "3", "-o", str(folder)]) == 0
+    return folder, out.getvalue(), err.getvalue()
+
+
+def is_png(path: Path) -> bool:
+    return path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line on stderr of a command that must exit with 2."""
+    assert cli.main([str(argument) for argument in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("robusta-prob: error: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+    return err
+
+
+# What is written ------------------------------------------------------------------------------------
+
+
+def test_fit_writes_a_fit_and_its_pictures(run: Path) -> None:
+    fit = rp.load(run / "fit.h5")
+    assert fit.status.ok
+    assert fit.basis.shape == (5, M)
+    assert sorted(path.name for path in run.iterdir() if path.name in ("basis.png", "fit.h5", "history.png"))
+    assert is_png(run / "basis.png")
+    assert is_png(run / "history.png")
+
+
+def test_fit_is_the_librarys(run: Path, spectra: Path) -> None:
+    fit = rp.fit(rp.read(spectra), 5)
+    np.testing.assert_array_equal(rp.load(run / "fit.h5").basis, fit.basis)
+
+
+def test_score_ranks_all_objects_and_joins_their_metadata(
+    scored: tuple[Path, str, str], spectra: Path
+) -> None:
+    folder, out, err = scored
+    assert "objects have q < 0.05" in out
+    assert f"Results are in {folder}" in out
+    law = next(line for line in out.splitlines() if line.startswith("Null law"))
+    assert all(word in law for word in ("nu = ", "scale ", "contamination "))
+    assert err == ""
+    rows = table(folder / "scores.csv")
+    begin = "rank id score z p_value log10_p q_value mahalanobis scale median_weight low_weight n_observed"
+    assert list(rows[0])[:14] == [*begin.split(), "in_training", "reason"]
+    assert [int(row["rank"]) for row in rows] == list(range(1, N + 1))
+    log10_p = [float(row["log10_p"]) for row in rows]
+    assert log10_p == sorted(log10_p)
+    data = rp.read(spectra)
+    assert sorted(row["id"] for row in rows) == sorted(data.ids)
+    place = {name: i for i, name in enumerate(data.ids)}
+    for row in rows:
+        i = place[row["id"]]
+        assert row["kind"] == data.meta["kind"][i]
+        assert float(row["meta_z"]) == pytest.approx(i / N, abs=1e-6)
+        assert int(row["meta_rank"]) == i
+        assert row["pair"] == "[1.0, 1.0]"
+        assert row["in_training"] == "True"
+        assert int(row["n_observed"]) == data.observed[i].sum()
+        p, log10 = float(row["p_value"]), float(row["log10_p"])
+        # seven digits are written: below 5e-5 of a logarithm down to -308, where p itself underflows
+        assert p == 0.0 if log10 < -308 else math.log10(p) == pytest.approx(log10, abs=6e-5)
+    assert is_png(folder / "surprise.png")
+    assert is_png(folder / "outliers.png")
+    printed = [line.split() for line in out.splitlines()]
+    first = next(words for words in printed if words[:1] == ["1"])
+    assert " ".join(first).startswith(f"1 {rows[0]['id']}")
+
+
+def test_score_elsewhere_leaves_the_run_alone(run: Path, scored: tuple[Path, str, str]) -> None:
+    assert {path.name for path in scored[0].iterdir()} == {"outliers.png", "scores.csv", "surprise.png"}
+    assert not {path.name for path in run.iterdir()} & {"outliers.png", "scores.csv", "surprise.png"}
+
+
+def test_project_writes_coefficients(run: Path, spectra: Path, tmp_path: Path) -> None:
+    out = tmp_path / "stars.h5"
+    assert cli.main(["project", str(run), str(spectra), "-q", "-o", str(out)]) == 0
+    expected = rp.project(rp.load(run / "fit.h5"), rp.read(spectra))
+    with h5py.File(out) as file:
+        np.testing.assert_array_equal(file["coefficients"][()], expected.coefficients)
+        np.testing.assert_array_equal(file["covariance"][()], expected.covariance)
+        np.testing.assert_array_equal(file["ids"].asstr()[()].astype(str), expected.ids)
+    assert cli.main(["project", str(run), str(spectra), "-q"]) == 0
+    assert (run / "projection.h5").exists()
+
+
+def test_demo_finds_what_it_hid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    size = ["--objects", str(N), "--pixels", str(M), "--seed", "1"]
+    assert cli.main(["demo", *size, "-o", str(tmp_path / "demo")]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    angle = next(line for line in out.splitlines() if "sine of the largest angle" in line)
+    assert float(angle.split()[-1]) < 0.02
+    for text in ("outlier spectra found", "spectra with foreign lines found", "normal spectra flagged"):
+        assert text in out
+    made = {path.name for path in (tmp_path / "demo").iterdir()}
+    pictures = {"basis.png", "history.png", "outliers.png", "surprise.png"}
+    assert made == {"survey.h5", "fit.h5", "scores.csv", *pictures}
+    assert all(str(tmp_path / "demo" / name) in out for name in made)
+    survey = rp.read(tmp_path / "demo" / "survey.h5")
+    np.testing.assert_array_equal(survey.flux, rp.simulate.toy(N, M, seed=1).data.flux)
+
+
+# What is said ---------------------------------------------------------------------------------------
+
+
+def test_fit_that_runs_out_of_epochs_warns_and_writes(
+    spectra: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "fit",
+        str(spectra),
+        "-k",
+        "5",
+        "-o",
+        str(tmp_path / "run"),
+        "--max-epochs",
+        "2",
+        "--seed",
+        "3",
+    ]
+    assert cli.main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert "robusta-prob: warning: not converged after 2 epochs" in err
+    assert f"{N} objects x {M} pixels" in out
+    assert "missing" in out
+    assert "Noise law: Student t" in out
+    fit = rp.load(tmp_path / "run" / "fit.h5")
+    assert fit.status.code == "out_of_steps"
+    assert fit.config["seed"] == 3
+    (tmp_path / "run" / "scores.csv").touch()
+    assert cli.main([*arguments, "-q"]) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "is of an earlier fit" in err
+
+
+def test_published_is_a_shorthand(
+    run: Path, spectra: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def recorded(*arguments: object, **settings: object) -> rp.Fit:
+        asked.append((settings["noise"], settings["prior"]))
+        return rp.load(run / "fit.h5")
+
+    monkeypatch.setattr(rp, "fit", recorded)
+    law = ["--nu", "1", "--scale", "5", "--floor", "0", "--flat-prior"]
+    for settings in (["--published", "5"], law, []):
+        assert cli.main(["fit", str(spectra), "-k", "5", "-q", "-o", str(tmp_path / "run"), *settings]) == 0
+    published = (rp.Noise(1.0, 5.0, 0.0), rp.Prior.flat())
+    assert asked == [published, published, (rp.Noise(), rp.Prior())]
+
+
+def test_non_finite_fit_exits_with_1(
+    run: Path,
+    spectra: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fit = rp.load(run / "fit.h5")
+    object.__setattr__(fit, "status", rp.Status("non_finite", "a number stopped being finite in epoch 3"))
+    monkeypatch.setattr(rp, "fit", lambda *_, **__: fit)
+    assert cli.main(["fit", str(spectra), "-k", "5", "-o", str(tmp_path / "run"), "-q"]) == 1
+    assert "warning: a number stopped being finite" in capsys.readouterr().err
+    assert (tmp_path / "run" / "fit.h5").exists()
+
+
+def test_data_warning_is_one_line(spectra: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(_: object) -> int:
+        warnings.warn("3 cells\n are odd", rp.DataWarning, stacklevel=1)
+        return 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "_fit", stop)
+        assert cli.main(["fit", str(spectra), "-k", "5", "-o", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == "robusta-prob: warning: 3 cells are odd\n"
+
+
+def test_interrupt_exits_with_130(
+    spectra: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rp, "fit", interrupted)
+    assert cli.main(["fit", str(spectra), "-k", "5", "-o", str(tmp_path / "run")]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_as_a_program() -> None:
+    command = [sys.executable, "-m", "robusta_prob.cli", "score", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr == ""
+    assert "robusta-prob score run spectra.h5" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["demo", "fit", "project", "score"])
+def test_every_help_says_what_goes_in_and_comes_out(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main([command, "--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    for word in ("In: ", "Out: ", "example:", f"robusta-prob {command} "):
+        assert word in text
+
+
+def test_defaults_are_the_librarys() -> None:
+    """They stand in the help, so they are written twice."""
+    asked = vars(cli_arguments.parser("").parse_args(["fit", "FILE", "-k", "1", "-o", "RUN"]))
+    own = inspect.signature(rp.fit).parameters
+    for ours, theirs in (("max_epochs", "max_epochs"), ("tol", "tol"), ("seed", "key")):
+        assert asked[ours] == own[theirs].default
+
+
+# How it fails ---------------------------------------------------------------------------------------
+
+
+def test_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = fails(capsys, "fit", tmp_path / "none.h5", "-k", "2", "-o", tmp_path / "run")
+    assert "none.h5" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_text_file_named_h5(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "text.h5"
+    path.write_text("wavelength flux\n")
+    assert "text.h5 is not an HDF5 file" in fails(capsys, "fit", path, "-k", "2", "-o", tmp_path / "run")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_output_folder_that_is_a_file(
+    spectra: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run"
+    path.write_text("mine")
+    for output in (path, path / "below"):
+        assert "there is a file of that name" in fails(capsys, "fit", spectra, "-k", "2", "-o", output)
+    assert path.read_text() == "mine"
+
+
+def test_rank_too_high_leaves_nothing_behind(
+    spectra: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = fails(capsys, "fit", spectra, "-k", "500", "-o", tmp_path / "a" / "run")
+    assert "rank must be between 1 and" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failure_while_writing_leaves_nothing_half_written(
+    run: Path,
+    spectra: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(score_table, "_short", full)
+    before = sorted(run.iterdir())
+    assert "No space left" in fails(capsys, "score", run, spectra, "-q")
+    assert sorted(run.iterdir()) == before
+
+
+def test_run_without_a_fit(spectra: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "fit.h5" in fails(capsys, "score", tmp_path, spectra)
+    assert "not a fit of robusta_prob" in fails(capsys, "score", spectra, spectra)
+
+
+def test_array_that_is_not_there(spectra: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = fails(capsys, "fit", spectra, "-k", "2", "-o", tmp_path / "run", "--ivar", "weights")
+    assert "no array 'weights'" in error
+
+
+def test_spectra_on_other_pixels(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "other.npz"
+    np.savez(path, flux=np.ones((4, 7)), ivar=np.ones((4, 7)))
+    assert "has 7 pixels, the fit has 120" in fails(capsys, "project", run, path, "-o", tmp_path / "out.h5")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_published_with_a_noise_law(
+    spectra: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ("--published", "5", "--nu", "3")
+    error = fails(capsys, "fit", spectra, "-k", "2", "-o", tmp_path / "run", *settings)
+    assert "leave out --nu" in error
+
+
+def test_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        cli.main(["fit", str(tmp_path / "none.h5"), "-k", "2", "-o", str(tmp_path / "run"), "--debug"])
+
+
+# The cache of compiled programs ---------------------------------------------------------------------
+
+
+def test_cache_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
+    cli._keep_compiled()
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
+    assert jax.config.jax_persistent_cache_min_compile_time_secs == 0
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    cli._keep_compiled()
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "cache" / "robusta-prob" / "jax")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "file" / "below"))
+    cli._keep_compiled()  # cannot be made: silently without
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "cache" / "robusta-prob" / "jax")

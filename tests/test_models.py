@@ -1,0 +1,194 @@
+"""The generative programs against quadrature, scipy and each other."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpyro.handlers import seed, substitute, trace
+from numpyro.infer import Predictive
+from numpyro.infer.util import log_density
+from scipy import integrate, stats
+
+import robusta_prob as rp
+from robusta_prob.models.gauge import fix_gauge, near_equal
+from robusta_prob.models.noise import (
+    Noise,
+    NoiseLaw,
+    StudentT,
+    effective_ivar,
+    log_kernel_slope,
+    log_normaliser,
+    robust_weight,
+)
+from robusta_prob.models.noise import log_density as cell_density
+
+NUS = [0.5, 1.0, 3.0, 8.0, 100.0, 1e3, 1e7, math.inf]
+PROGRAMS = [rp.models.rhmf, rp.models.hmf, rp.models.rhmf_mixture, rp.models.rhmf_scaled]
+
+
+@pytest.mark.parametrize("nu", NUS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_student_density_matches_scipy_at_every_nu(nu, dtype):
+    z = np.linspace(-20, 20, 101)
+    expected = stats.norm.logpdf(z, 1.0, 2.0) if math.isinf(nu) else stats.t.logpdf(z, nu, 1.0, 2.0)
+    with jax.enable_x64(dtype == "float64"):
+        got = StudentT(jnp.asarray(1 / nu, dtype), 1.0, 2.0).log_prob(jnp.asarray(z, dtype))
+    # float32: a few roundings of the log density; float64: Stirling's series ends at 1e-11
+    tolerance = 5e-6 if dtype == "float32" else 1e-11
+    np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("nu", [1.0, 4.0, 30.0, 1e5])
+def test_slope_in_inverse_nu_matches_finite_differences(nu):
+    z2, eta, step = np.array([0.0, 0.3, 2.0, 30.0, 1e4]), 1 / nu, 1e-3 / nu
+
+    def density(inverse_df):
+        return stats.t.logpdf(np.sqrt(z2), 1 / inverse_df)
+
+    expected = (density(eta + step) - density(eta - step)) / (2 * step)
+    with jax.enable_x64(True):
+        got = jax.grad(log_normaliser)(eta) + log_kernel_slope(jnp.asarray(z2), jnp.asarray(eta))
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_student_samples_follow_the_law():
+    draws = StudentT(0.25, 3.0, 2.0).sample(jax.random.key(0), (20_000,))
+    assert stats.kstest(np.asarray(draws), stats.t(4, 3.0, 2.0).cdf).pvalue > 0.01
+    normal = StudentT(0.0, 3.0, 2.0).sample(jax.random.key(1), (20_000,))
+    assert stats.kstest(np.asarray(normal), stats.norm(3.0, 2.0).cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize("nu", [1.0, 5.0])
+def test_scale_mixture_integrates_to_the_marginal(nu):
+    """Normal with latent precision Gamma(nu/2, nu/2), by quadrature, is the Student-t of `rhmf`."""
+    residual, sigma = 1.7, 0.6
+
+    def integrand(precision):
+        return stats.norm.pdf(residual, 0, sigma / math.sqrt(precision)) * stats.gamma.pdf(
+            precision, nu / 2, scale=2 / nu
+        )
+
+    mixture, _ = integrate.quad(integrand, 0, np.inf)
+    with jax.enable_x64(True):
+        marginal = StudentT(jnp.asarray(1 / nu), 0.0, sigma).log_prob(jnp.asarray(residual))
+    assert math.log(mixture) == pytest.approx(float(marginal), abs=1e-7)
+
+
+def test_mixture_and_marginal_programs_agree_after_integrating_the_precisions():
+    """Sum over cells of the quadrature above, through the programs' own sites."""
+    ivar = np.array([[4.0, 0.0, 1.0]])
+    flux = np.array([[0.3, np.nan, -2.0]])
+    noise, prior = Noise(3.0, 1.2, 0.1), rp.Prior(np.zeros(1), np.eye(1), math.inf)
+    values = {"basis": np.array([[0.5, 0.2, -0.4]]), "coefficients": np.array([[0.7]])}
+
+    def density(model, extra):
+        total, _ = log_density(
+            model, (flux, ivar), {"rank": 1, "noise": noise, "prior": prior}, values | extra
+        )
+        return float(total)
+
+    with jax.enable_x64(True):
+        marginal = density(rp.models.rhmf, {})
+        base = density(rp.models.rhmf_mixture, {"precision": np.ones((1, 3))})
+
+        def along(j, x):
+            precision = np.ones((1, 3))
+            precision[0, j] = x
+            return math.exp(density(rp.models.rhmf_mixture, {"precision": precision}) - base)
+
+        total = base + sum(
+            math.log(integrate.quad(lambda x, j=j: along(j, x), 1e-9, 40, limit=60)[0]) for j in (0, 2)
+        )
+    assert total == pytest.approx(marginal, abs=1e-5)
+
+
+@pytest.mark.parametrize("model", PROGRAMS)
+def test_programs_draw_from_the_prior_with_the_promised_sites_and_plates(model):
+    ivar = np.full((6, 9), 4.0)
+    draw = trace(seed(model, jax.random.key(3))).get_trace(None, ivar, rank=2)
+    shapes = {
+        name: np.shape(draw[name]["value"])
+        for name in ("basis", "coefficients", "flux", "nu", "scale", "floor")
+    }
+    assert shapes == {
+        "basis": (2, 9),
+        "coefficients": (6, 2),
+        "flux": (6, 9),
+        "nu": (),
+        "scale": (),
+        "floor": (),
+    }
+    assert {frame.name for frame in draw["flux"]["cond_indep_stack"]} == {"objects", "pixels"}
+    assert np.isfinite(draw["flux"]["value"]).all()
+
+
+@pytest.mark.parametrize("model", PROGRAMS)
+def test_missing_cells_neither_count_nor_break_gradients(model):
+    rng = np.random.default_rng(0)
+    flux, ivar = rng.normal(size=(5, 7)), np.full((5, 7), 2.0)
+    ivar[1, 2] = ivar[3] = 0
+    site = {"basis": rng.normal(size=(2, 7)), "coefficients": rng.normal(size=(5, 2))}
+    site |= {"precision": np.ones((5, 7)), "object_scale": np.ones(5)}
+    fixed = {"rank": 2, "noise": Noise(4.0, 1.0, 0.0)}
+
+    def total(basis, flux):
+        return log_density(model, (flux, ivar), fixed, site | {"basis": basis})[0]
+
+    junk = np.where(ivar > 0, flux, np.nan)
+    assert float(total(site["basis"], flux)) == float(total(site["basis"], junk))
+    assert np.isfinite(jax.grad(total)(jnp.asarray(site["basis"]), jnp.asarray(junk))).all()
+
+
+def test_learned_noise_sites_follow_their_priors():
+    draws = Predictive(rp.models.rhmf, num_samples=2000)(jax.random.key(0), None, np.ones((1, 2)), rank=1)
+    assert stats.kstest(1 / np.asarray(draws["nu"]), stats.expon(scale=0.5).cdf).pvalue > 0.01
+    assert stats.kstest(np.log(np.asarray(draws["scale"])), stats.norm.cdf).pvalue > 0.01
+    assert stats.kstest(np.asarray(draws["floor"]), stats.halfnorm(scale=0.1).cdf).pvalue > 0.01
+
+
+def test_given_noise_is_deterministic_and_impossible_noise_is_refused():
+    draw = trace(substitute(seed(rp.models.rhmf, jax.random.key(0)), {})).get_trace(
+        None, np.ones((3, 4)), rank=1, noise=Noise(1.0, 5.0, 0.0)
+    )
+    assert [draw[name]["type"] for name in ("nu", "scale", "floor")] == ["deterministic"] * 3
+    for bad, message in [
+        (Noise(nu=0.0), "0 < nu <= inf"),
+        (Noise(scale=-1.0), "0 < scale < inf"),
+        (Noise(floor=math.nan), "0 <= floor"),
+        (Noise(nu="many"), "must be a number"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            bad.validated()
+    with pytest.raises(ValueError, match="needs a finite nu"):
+        rp.models.rhmf_mixture(None, np.ones((3, 4)), rank=1, noise=Noise(nu=math.inf))
+
+
+def test_log_density_of_cells_is_zero_where_missing_and_robust_weight_is_the_published_one():
+    law = NoiseLaw(1.0, 5.0, 0.0)  # nu = 1, s = Q = 5
+    ivar, residual = np.array([4.0, 0.0]), np.array([3.0, 1.0])
+    assert float(cell_density(residual**2, ivar, law)[1]) == 0.0
+    assert float(cell_density(residual**2, ivar, law)[0]) == pytest.approx(
+        stats.cauchy.logpdf(3.0, 0, 2.5), rel=1e-6
+    )
+    weight = robust_weight(effective_ivar(ivar, law) * residual**2, law)
+    assert float(weight[0]) == pytest.approx(25 / (25 + 36))  # Q^2 / (Q^2 + r^2 ivar)
+
+
+def test_gauge_leaves_the_product_alone_and_orders_it():
+    rng = np.random.default_rng(1)
+    A, G = rng.normal(size=(40, 3)) * [1, 5, 2], rng.normal(size=(3, 30))
+    gauge = fix_gauge(G, A.T @ A / len(A))
+    B = A @ gauge.to_coefficients.T
+    np.testing.assert_allclose(B @ gauge.basis, A @ G, atol=1e-12)
+    np.testing.assert_allclose(gauge.basis @ gauge.basis.T, np.eye(3), atol=1e-12)
+    # the singular value decomposition, an independent route to the same gauge
+    _, values, vectors = np.linalg.svd(A @ G, full_matrices=False)
+    np.testing.assert_allclose(gauge.moments, values[:3] ** 2 / len(A), rtol=1e-10)
+    np.testing.assert_allclose(np.abs((gauge.basis * vectors[:3]).sum(1)), 1.0, atol=1e-12)
+    assert (gauge.basis[np.arange(3), np.abs(gauge.basis).argmax(1)] > 0).all()
+
+
+def test_near_equal_components_are_named():
+    assert near_equal(np.array([9.0, 4.0, 3.9, 1.0]), 0.1) == [1]

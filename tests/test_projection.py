@@ -1,0 +1,110 @@
+"""Objects on a learned basis: against weighted least squares, and at the edges."""
+
+import math
+
+import h5py
+import numpy as np
+import pytest
+
+import robusta_prob as rp
+from robusta_prob.simulate import low_rank, toy
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    survey = low_rank(400, 80, 3, missing=0.2, seed=0)
+    train, test = survey.data.take(slice(0, 300)), survey.data.take(slice(300, 400))
+    return rp.fit(train, 3, noise=rp.Noise(math.inf, 1.0, 0.0), prior=rp.Prior.flat()), test
+
+
+def test_a_gaussian_projection_is_weighted_least_squares(gaussian):
+    fit, test = gaussian
+    got = rp.project(fit, test)
+    Y, W, G = (
+        test.flux.astype(float) * test.unit,
+        test.ivar.astype(float) / test.unit**2,
+        fit.basis.astype(float),
+    )
+    gram = np.einsum("ij,kj,lj->ikl", W, G, G)
+    expected = np.linalg.solve(gram, np.einsum("ij,kj,ij->ik", W, G, Y)[..., None])[..., 0]
+    np.testing.assert_allclose(got.coefficients, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(got.covariance, np.linalg.inv(gram) / fit.information, rtol=1e-3, atol=1e-9)
+    assert fit.information == pytest.approx(1.0, abs=0.05)
+    assert (got.ids == test.ids).all()
+
+
+def test_training_objects_project_onto_their_own_coefficients():
+    data = toy(300, 120, seed=1).data
+    fit = rp.fit(data, 5)
+    again = rp.project(fit, data)
+    sd = np.sqrt(np.diagonal(fit.coefficient_covariance, axis1=1, axis2=2))
+    moved = (np.abs(again.coefficients - fit.coefficients) / sd).max(1)
+    assert np.quantile(moved, 0.98) < 0.1  # foreign objects may sit in another of their own minima
+
+
+def test_objects_with_little_data_fall_back_to_the_population():
+    survey = low_rank(600, 100, 4, seed=2)
+    fit = rp.fit(survey.data, 4)
+    ivar = survey.data.ivar / survey.data.unit**2
+    few = np.zeros_like(ivar)
+    few[0::2, 10:12] = ivar[0::2, 10:12]  # two pixels for four coefficients; odd objects have none
+    part = rp.project(fit, rp.dataset(survey.data.flux * survey.data.unit, few))
+    np.testing.assert_allclose(part.coefficients[1], fit.population.mean, atol=1e-4 * fit.population.mean[0])
+    np.testing.assert_allclose(part.covariance[1], fit.population.covariance, rtol=1e-3, atol=1e-3)
+    # honest: errors in units of the claimed covariance have the right size
+    model = rp.reconstruct(fit, part)[0::2]
+    truth = (survey.truth.coefficients @ survey.truth.basis)[0::2]
+    claimed = np.einsum("kj,ikl,lj->ij", fit.basis, part.covariance[0::2], fit.basis)
+    assert np.mean((model - truth) ** 2 / claimed) == pytest.approx(1.0, abs=0.25)
+
+
+def test_results_stream_into_hdf5_and_rows_can_be_chosen(gaussian, tmp_path):
+    fit, test = gaussian
+    whole = rp.residuals(fit, test)
+    assert np.isnan(whole[~test.observed]).all() and np.isfinite(whole[test.observed]).all()
+    with h5py.File(tmp_path / "out.h5", "w") as file:
+        written = file.create_dataset("weights", test.shape, "f4")
+        assert rp.robust_weights(fit, test, out=written) is written
+        np.testing.assert_array_equal(written[()], rp.robust_weights(fit, test))
+    np.testing.assert_allclose(rp.residuals(fit, test, rows=[3, 5]), whole[[3, 5]], rtol=1e-5, atol=1e-6)
+    projection = rp.project(fit, test)
+    np.testing.assert_allclose(
+        rp.reconstruct(fit, projection) + whole,
+        np.where(test.observed, test.flux * test.unit, np.nan),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+    with pytest.raises(ValueError, match="out must have shape"):
+        rp.residuals(fit, test, out=np.empty((2, 2)))
+
+
+def test_weights_are_the_published_ones():
+    data = toy(200, 100, seed=0).data
+    fit = rp.fit(data, 5, noise=rp.Noise(1.0, 5.0, 0.0), prior=rp.Prior.flat())
+    projection = rp.project(fit, data)
+    z2 = rp.residuals(fit, data, projection) ** 2 * data.ivar / data.unit**2
+    np.testing.assert_allclose(
+        rp.robust_weights(fit, data, projection),
+        np.where(data.observed, 25 / (25 + z2), np.nan),
+        rtol=2e-3,
+        atol=1e-6,
+    )
+
+
+def test_another_dtype_and_unit_of_the_data_do_not_matter(gaussian):
+    fit, test = gaussian
+    flux, ivar = test.flux.astype(float) * test.unit, test.ivar.astype(float) / test.unit**2
+    other = rp.dataset(np.concatenate([flux, 1e4 * flux]), np.concatenate([ivar, ivar]), dtype="float64")
+    got = rp.project(fit, other).coefficients[:100]
+    np.testing.assert_allclose(got, rp.project(fit, test).coefficients, rtol=1e-4, atol=1e-4)
+
+
+def test_other_pixels_are_refused(gaussian):
+    fit, test = gaussian
+    with pytest.raises(ValueError, match="resample the data to the grid of the fit"):
+        rp.project(fit, rp.dataset(np.ones((2, 5)), np.ones((2, 5))))
+    shifted = rp.dataset(test.flux, test.ivar, grid=test.grid + 1.0)
+    with pytest.raises(ValueError, match="the grids differ"):
+        rp.project(fit, shifted)
+    with pytest.raises(ValueError, match="pass the projection of this data"):
+        rp.residuals(fit, test, rp.project(fit, test.take(slice(0, 5))))

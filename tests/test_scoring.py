@@ -1,0 +1,140 @@
+"""Surprise: the null's tails against exact laws and simulation, calibration, and what is found."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import robusta_prob as rp
+from robusta_prob.scoring.calibration import REACH, Null, learn_null, log_tail, q_values
+from robusta_prob.simulate import low_rank, toy
+
+
+@pytest.mark.parametrize("null", [Null(0.0, 1.0, 1e-4), Null(0.25, 0.9, 5e-3), Null(0.0, 1.2, 0.05)])
+@pytest.mark.parametrize("count", [20, 200])
+def test_tail_probabilities_match_simulation(null, count):
+    rng = np.random.default_rng(0)
+    shape = (200_000, count) if count == 20 else (40_000, count)
+    core = rng.standard_normal(shape) if null.inverse_df == 0 else rng.standard_t(1 / null.inverse_df, shape)
+    wide = rng.random(shape) < null.contamination
+    surprise = null.surprise(np.where(wide, REACH, null.scale * core))
+    p = np.exp(log_tail(null, surprise.mean(1), np.full(shape[0], float(count))))
+    for level in (0.5, 0.1, 0.01, 0.001):
+        share, error = (p < level).mean(), math.sqrt(level / shape[0])
+        assert share == pytest.approx(level, abs=4 * error + 0.05 * level)
+
+
+def test_gaussian_tails_without_contamination_are_those_of_chi_squared():
+    """With a negligible wide part the surprise is z^2/2 up to a constant, far into the tail."""
+    null, count = Null(0.0, 1.0, 1e-12), 100.0
+    chi2 = np.array([60.0, 100.0, 150.0, 220.0, 300.0])
+    mean = 0.5 * chi2 / count + 0.5 * math.log(2 * math.pi)
+    np.testing.assert_allclose(
+        log_tail(null, mean, np.full(5, count)), stats.chi2.logsf(chi2, count), rtol=0.02, atol=0.01
+    )
+
+
+def test_one_pixel_cannot_flag_an_object():
+    null = Null(0.0, 1.0, 5e-3)
+    z = np.abs(np.random.default_rng(1).standard_normal(400))
+    usual, hit = (null.surprise(np.append(z, last)).mean() for last in (0.5, 1e9))
+    assert hit - usual < null.cap / 400
+    p = np.exp(log_tail(null, np.array([usual, hit]), np.full(2, 401.0)))
+    assert (p > 0.01).all()
+
+
+def test_the_null_law_is_recovered():
+    rng = np.random.default_rng(2)
+    z = 1.1 * rng.standard_t(6, 400_000)
+    z[:2000] = rng.uniform(-REACH, REACH, 2000)
+    null = learn_null(z)
+    assert 1 / null.inverse_df == pytest.approx(6.0, rel=0.1)
+    assert null.scale == pytest.approx(1.1, rel=0.02)
+    assert null.contamination == pytest.approx(0.005, rel=0.2)
+
+
+def test_q_values_are_benjamini_and_hochbergs():
+    p = np.array([0.01, np.nan, 0.5, 0.02, 0.9])
+    np.testing.assert_allclose(q_values(p), [0.04, np.nan, 2 / 3, 0.04, 0.9])
+    np.testing.assert_allclose(q_values(p)[[0, 2, 3, 4]], stats.false_discovery_control(p[[0, 2, 3, 4]]))
+
+
+@pytest.mark.parametrize("nu", [math.inf, 4.0])
+@pytest.mark.parametrize(("pixels", "rank"), [(60, 3), (300, 5)])
+def test_p_values_of_normal_objects_are_uniform_fitted_or_held_out(nu, pixels, rank):
+    survey = low_rank(3000, pixels, rank, nu=nu, missing=0.2, seed=3)
+    train, _ = rp.split(survey.data, 0.5, seed=0)
+    fit = rp.fit(train, rank, noise=rp.Noise(nu, 1.0, 0.0))
+    found = rp.surprise(fit, survey.data).object
+    assert found.in_training.sum() == 1500
+    for group in (found.in_training, ~found.in_training):
+        p = found.p_value[group]
+        assert stats.kstest(p, "uniform").pvalue > 1e-3
+        assert (p < 0.01).mean() == pytest.approx(0.01, abs=0.009)  # 3.5 binomial standard deviations
+
+
+def test_the_toy_surveys_strangers_are_found_and_normal_spectra_are_not():
+    survey = toy(1500, 400, seed=1, n_outliers=30, n_lines=10)
+    fit = rp.fit(survey.data, 5)
+    scores = rp.surprise(fit, survey.data)
+    kind = survey.data.meta["kind"]
+    flagged = scores.object.q_value < 0.05
+    assert (flagged & (kind == "outlier")).sum() >= 22  # some drown in noise: see the ceiling in the design
+    assert (flagged & (kind == "normal")).sum() <= 6
+    assert (kind[scores.ranking[:20]] != "normal").all()
+
+
+def test_objects_that_cannot_be_scored_say_why():
+    survey = low_rank(200, 50, 3, seed=0)
+    fit = rp.fit(survey.data, 3)
+    ivar = survey.data.ivar / survey.data.unit**2
+    ivar[0], ivar[1, 3:] = 0, 0
+    data = rp.dataset(survey.data.flux * survey.data.unit, ivar)
+    scores = rp.surprise(fit, data, pixel=True)
+    assert list(scores.object.reason[:3]) == ["no observed pixel", "not more than 3 observed pixels", ""]
+    assert np.isnan(scores.object.p_value[:2]).all() and np.isfinite(scores.object.p_value[2:]).all()
+    assert set(scores.ranking[-2:]) == {0, 1}
+    assert (np.isnan(scores.pixel.z) == ~data.observed).all()
+    with pytest.raises(ValueError, match="nothing can be scored"):
+        rp.surprise(fit, data.take(slice(0, 2)))
+
+
+def test_training_membership_is_by_id_and_flux_never_by_position():
+    survey = low_rank(200, 40, 2, seed=0)
+    other = low_rank(200, 40, 2, seed=1)  # the same default ids, other objects
+    fit = rp.fit(survey.data.take(slice(0, 100)), 2)
+    assert rp.surprise(fit, survey.data).object.in_training.tolist() == [True] * 100 + [False] * 100
+    assert not rp.surprise(fit, other.data).object.in_training.any()
+    assert rp.surprise(fit, other.data, in_training=True).object.in_training.all()
+    with pytest.raises(TypeError, match="in_training must be boolean"):
+        rp.surprise(fit, other.data, in_training=np.arange(200))
+
+
+def test_mahalanobis_names_objects_that_are_odd_but_on_the_manifold():
+    survey = low_rank(500, 80, 3, seed=4)
+    fit = rp.fit(survey.data, 3)
+    distance = rp.surprise(fit, survey.data).object.mahalanobis
+    assert stats.kstest(distance, stats.chi2(3).cdf).pvalue > 1e-3
+    flux = survey.data.flux * survey.data.unit
+    far = 12 * np.sqrt(fit.population.covariance[1, 1])
+    flux[0] = (fit.population.mean + np.array([0, far, 0])) @ fit.basis
+    odd = rp.surprise(fit, rp.dataset(flux, survey.data.ivar / survey.data.unit**2)).object
+    assert odd.mahalanobis.argmax() == 0 and odd.mahalanobis[0] > 100
+    assert odd.p_value[0] > 0.01
+
+
+def test_probabilities_of_pixels_are_uniform():
+    survey = low_rank(300, 100, 2, nu=5, seed=5)
+    p = rp.surprise(rp.fit(survey.data, 2), survey.data, pixel=True).pixel.p
+    assert stats.kstest(p[::7].ravel()[:3000], "uniform").pvalue > 1e-3
+
+
+def test_a_single_object_is_judged_by_the_noise_law_of_the_fit():
+    survey = low_rank(300, 60, 2, seed=0)
+    fit = rp.fit(survey.data, 2)
+    flux = (survey.data.flux * survey.data.unit).copy()
+    flux[6] += 0.3 * np.sin(np.arange(60))  # ten times the noise
+    data = rp.dataset(flux, survey.data.ivar / survey.data.unit**2)
+    usual, foreign = (rp.surprise(fit, data.take([i])).object.p_value[0] for i in (5, 6))
+    assert usual > 1e-3 and foreign < 1e-9

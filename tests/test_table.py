@@ -1,0 +1,98 @@
+"""The score table: whose columns it has, under which names, in which order, and what a cell loses."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import robusta_prob as rp
+from robusta_prob.scoring.calibration import Null
+from robusta_prob.scoring.outliers import ObjectSurprise
+from robusta_prob.scoring.table import most_surprising
+
+LOG_P = np.array([-1.0, -900.0, np.nan, -20.0])  # object 1 is the most surprising, object 2 has no score
+RANKS = [3, 1, 4, 2]
+
+
+def scored(meta: dict[str, object], ids: object = (10, 11, 12, 13)) -> tuple[rp.Surprise, rp.Dataset]:
+    """Four objects with scores made by hand: no fit is needed to write a table."""
+    data = rp.dataset(np.ones((4, 3)), np.ones((4, 3)), ids=np.array(ids), meta=meta)
+    numbers = np.array([1.0, 2.0, np.nan, 1 / 3])
+    columns = dict.fromkeys(ObjectSurprise._fields, numbers) | {
+        "p_value": np.exp(LOG_P),
+        "log_p": LOG_P,
+        "n_observed": np.array([3, 3, 0, 3]),
+        "in_training": np.array([True, True, False, True]),
+        "reason": np.array(["", "", "no observed pixel", ""]),
+    }
+    return rp.Surprise(ObjectSurprise(**columns), data.ids, Null(0.25, 1.0, 1e-3)), data
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_columns_are_in_the_order_of_the_data() -> None:
+    scores, data = scored({"teff": [4.0, 5.0, 6.0, 7.0]})
+    columns = rp.score_columns(scores, data)
+    assert list(columns)[:2] == ["rank", "id"]
+    assert list(columns)[-1] == "teff"
+    assert "log_p" not in columns
+    np.testing.assert_array_equal(columns["rank"], RANKS)
+    np.testing.assert_array_equal(columns["id"], data.ids)
+    np.testing.assert_array_equal(columns["teff"], data.meta["teff"])
+    np.testing.assert_allclose(10.0 ** columns["log10_p"][[0, 3]], np.exp(LOG_P[[0, 3]]))
+
+
+def test_only_metadata_that_clash_are_renamed() -> None:
+    names = ("rank", "id", "z", "meta_z", "log_p", "teff")
+    meta = {name: np.full(4, place) for place, name in enumerate(names)}
+    columns = rp.score_columns(*scored(meta))
+    for place, name in enumerate(("meta_rank", "meta_id", "meta_meta_z", "meta_z", "log_p", "teff")):
+        assert columns[name][0] == place
+    assert len(columns) == 2 + len(ObjectSurprise._fields) + len(names)
+
+
+def test_file_is_ranked_and_keeps_all_digits_of_metadata(tmp_path: Path) -> None:
+    ra = np.array([10.123456789012, 200.5, np.nan, 1 / 3])
+    name = ['plain, "quoted"', "two\nlines", "Å", ""]
+    pair = np.arange(8.0).reshape(4, 2)
+    scores, data = scored({"ra": ra, "name": name, "pair": pair}, ids=("a,b", "c", "d", "e"))
+    path = tmp_path / "scores.csv"
+    rp.write_scores(scores, data, path)
+    rows = read(path)
+    order = np.argsort(RANKS)
+    assert [row["rank"] for row in rows] == ["1", "2", "3", "4"]
+    assert [row["id"] for row in rows] == list(data.ids[order])
+    assert [row["name"] for row in rows] == [name[i] for i in order]
+    np.testing.assert_array_equal([float(row["ra"]) for row in rows], ra[order])
+    np.testing.assert_array_equal([json.loads(row["pair"]) for row in rows], pair[order])
+    assert rows[0]["p_value"] == "0"  # underflows; its logarithm does not
+    assert float(rows[0]["log10_p"]) == pytest.approx(-900.0 / math.log(10.0), rel=1e-6)
+    assert rows[1]["score"] == "0.3333333"
+    assert rows[-1]["score"] == "nan"
+    assert rows[-1]["reason"] == "no observed pixel"
+
+
+def test_printed_rows_are_aligned_and_ranked() -> None:
+    lines = most_surprising(scored({})[0], 3).splitlines()
+    assert [line.split()[:2] for line in lines] == [["rank", "id"], ["1", "11"], ["2", "13"], ["3", "10"]]
+    assert len({len(line) for line in lines}) == 1
+    assert len(most_surprising(scored({})[0], 10).splitlines()) == 1 + 4
+
+
+def test_scores_of_other_objects_are_refused(tmp_path: Path) -> None:
+    scores, data = scored({})
+    for other in (data.take(np.array([1, 0, 2, 3])), data.take(np.arange(3))):
+        with pytest.raises(ValueError, match="same objects in the same order"):
+            rp.write_scores(scores, other, tmp_path / "scores.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        rp.write_scores(*scored({}), tmp_path / "none" / "scores.csv")
