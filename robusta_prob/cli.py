@@ -167,9 +167,9 @@ def _fit_and_write(
         _say(options, f"Fit of rank {fit.rank}: {message} ({time.perf_counter() - began:.1f} s)")
     else:
         _warn(message)
-    nu, scale, floor = fit.noise.nu, fit.noise.scale, fit.noise.floor
-    law = f"Student t, nu = {nu:.3g}; errors x {scale:.3g}; floor {floor:.2g} [{fit.flux_name}]"
-    _say(options, f"Noise law: {law}")
+    if fit.loss != fit.noise:
+        _say(options, f"Loss, fitted as given:         {fit.loss} [{fit.flux_name}]")
+    _say(options, f"Noise, learned from residuals: {fit.noise} [{fit.flux_name}]")
     return fit
 
 
@@ -214,7 +214,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 def _read(options: argparse.Namespace, dtype: str) -> rp.Dataset:
     roles = ("flux", "ivar", "grid", "ids", "mask")
     names = {role: getattr(options, role) for role in roles if getattr(options, role)}
-    data = rp.read(options.file, dtype=dtype, **names)
+    data = rp.read(options.file, dtype=dtype, mask_bits=options.mask_bits, **names)
     n, m = data.shape
     _say(options, f"{options.file}: {n:,} objects x {m:,} pixels; {data.census}")
     return data

@@ -99,7 +99,7 @@ def _fit_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("the run").add_argument
     add("--seed", type=int, default=0, help="the same seed gives the same fit (default: 0)")
     add(
-        "--max-epochs", type=int, default=200, metavar="N", help="passes over the data at most (default: 200)"
+        "--max-epochs", type=int, default=500, metavar="N", help="passes over the data at most (default: 500)"
     )
     add("--tol", type=float, default=0.01, help="end this close to rest, in posterior sd (default: 0.01)")
     add(
@@ -136,12 +136,25 @@ def _names(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--grid", metavar="NAME", help="(pixels) coordinates, such as wavelengths")
     group.add_argument("--ids", metavar="NAME", help="(objects) unique integers or strings")
     group.add_argument("--mask", metavar="NAME", help="(objects x pixels) where not 0, the cell is missing")
+    group.add_argument(
+        "--mask-bits",
+        type=_bits,
+        metavar="B,B,...",
+        help="numbers of the bits of the mask that mean bad, such as 1,5,12 (default: all)",
+    )
 
 
 def _top(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top", type=_positive, default=6, metavar="N", help="objects in outliers.png (default: 6)"
     )
+
+
+def _bits(text: str) -> list[int]:
+    numbers = text.split(",")
+    if not all(number.strip().isdecimal() for number in numbers):
+        raise argparse.ArgumentTypeError(f"must be numbers of bits, such as 1,5,12, got {text!r}")
+    return [int(number) for number in numbers]
 
 
 def _positive(text: str) -> int:

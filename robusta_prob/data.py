@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from robusta_prob import validate
 
@@ -40,6 +40,7 @@ class Labels:
     grid_name: str
     flux_name: str
     census: validate.Census
+    n_observed: Int[np.ndarray, " objects"]
 
 
 @jax.tree_util.register_dataclass
@@ -100,8 +101,13 @@ class Dataset:
 
     @property
     def observed(self) -> Bool[np.ndarray, "objects pixels"]:
-        """Where there is a measurement."""
+        """Where there is a measurement; made anew at every call, see `n_observed`."""
         return np.asarray(self.ivar) > 0
+
+    @property
+    def n_observed(self) -> Int[np.ndarray, " objects"]:
+        """How many pixels of each object are observed; counted once."""
+        return self.labels.n_observed
 
     def take(self, rows: Shaped[np.ndarray, " some"] | Sequence[int] | slice) -> Dataset:
         """The objects `rows` (indices, a boolean mask or a slice), in that order, as a copy.
@@ -117,11 +123,13 @@ class Dataset:
         if index.size == 0:
             raise ValueError(f"the selection is empty: it takes none of the {self.shape[0]} objects")
         flux, ivar = (validate.take_rows(leaf, index) for leaf in (self.flux, self.ivar))
+        n_observed, census = validate.count(ivar)
         labels = replace(
             self.labels,
             ids=validate.frozen(self.ids[index]),
             meta={name: validate.frozen(column[index]) for name, column in self.meta.items()},
-            census=validate.count(ivar),
+            census=census,
+            n_observed=n_observed,
         )
         return Dataset(flux, ivar, labels)
 
@@ -168,8 +176,8 @@ def dataset(
     meta: Mapping[str, Any] | None = None,
     dtype: str = "float32",
     unit: float | None = None,
-    grid_name: str = "pixel",
-    flux_name: str = "flux",
+    grid_name: str | None = None,
+    flux_name: str | None = None,
 ) -> Dataset:
     """Validate a matrix of measurements once, and make it a `Dataset`.
 
@@ -181,27 +189,29 @@ def dataset(
     Parameters
     ----------
     flux : (N, M) array
-        Measurements, in any unit. Integers, any byte order and masked arrays are accepted.
+        Measurements, in any unit: integers, any byte order, masked arrays and astropy Quantities too.
     ivar : (N, M) array
-        Inverse variances 1/sigma^2, in the unit of flux^-2; 0 marks a missing measurement.
+        Inverse variances 1/sigma^2, in the unit of flux^-2; 0 marks a missing measurement. A Quantity is
+        converted to `flux.unit**-2`: both flux and ivar have a unit, or neither has.
     grid : (M,) array, optional
-        Pixel coordinates (a wavelength, say).
+        Pixel coordinates (a wavelength, say), with or without a unit.
     ids : (N,) array, optional
-        Unique integers or strings.
+        Unique integers or strings; byte strings become text.
     meta : mapping of name to (N,) array, optional
         Further per-object columns, carried along and joined to score tables.
     dtype : {"float32", "float64"}
         Of the leaves and of everything computed from them. Needs no global JAX setting.
     unit : float, optional
         Power of two in which the leaves are stored. By default the one nearest to the typical flux.
-    grid_name, flux_name : str
-        Axis labels with units, for pictures: "wavelength [nm]".
+    grid_name, flux_name : str, optional
+        Axis labels with units, for pictures. By default "wavelength [nm]" and "flux [Jy]" for Quantities in
+        these units, else "pixel" and "flux".
 
     Raises
     ------
     ValueError
-        On wrong shapes, duplicate ids, masked labels, a unit that is no power of two, or values beyond
-        the range of `dtype`.
+        On wrong shapes, duplicate ids, masked labels, units of flux and ivar that do not belong together, a
+        `unit` that is no power of two, or values beyond the range of `dtype`.
     TypeError
         On values that are not real numbers.
 
@@ -214,6 +224,10 @@ def dataset(
     """
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+    flux, ivar, flux_unit = validate.strip_units(flux, ivar)
+    grid_default = "pixel"
+    if validate.is_quantity(grid):
+        grid, grid_default = validate.without_unit(grid), validate.label("wavelength", str(grid.unit))
     values, weights = validate.check_real("flux", flux), validate.check_real("ivar", ivar)
     if values.ndim != 2 or 0 in values.shape:
         raise ValueError(f"flux must be a non-empty matrix (objects, pixels), got shape {values.shape}")
@@ -233,10 +247,12 @@ def dataset(
     }
 
     unit = validate.choose_unit(values, weights) if unit is None else validate.check_unit(unit)
-    values, weights, census = validate.clean(values, weights, unit, np.dtype(dtype))
+    values, weights, n_observed, census = validate.clean(values, weights, unit, np.dtype(dtype))
     if census.flux_not_finite or census.ivar_negative or census.ivar_not_finite:
         warn_user(f"contradictory cells are treated as missing: {census}")
-    labels = Labels(grid, validate.frozen(ids), columns, unit, grid_name, flux_name, census)
+    flux_name = validate.label("flux", flux_unit) if flux_name is None else flux_name
+    grid_name = grid_default if grid_name is None else grid_name
+    labels = Labels(grid, validate.frozen(ids), columns, unit, grid_name, flux_name, census, n_observed)
     return Dataset(values, weights, labels)
 
 

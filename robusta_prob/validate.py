@@ -1,4 +1,4 @@
-"""What may enter a `Dataset`: real numbers, unique ids, one power of two as the unit; and what was found."""
+"""What may enter a `Dataset`: real numbers in consistent units, unique ids; and what was found."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 
 _ROWS_AT_ONCE = 4096  # `clean` works in float64 on this many rows, so it never doubles the memory
 _LARGEST_EXPONENT = 511  # the squares of 2**511 and 2**-511 are normal float64
@@ -48,6 +48,48 @@ def check_real(name: str, values: Any) -> np.ndarray:
     return array
 
 
+def strip_units(flux: Any, ivar: Any) -> tuple[Any, Any, str]:
+    """Plain flux, ivar in the unit of flux^-2, and the name of the flux' unit ("" where there is none).
+
+    Anything with `.unit` and `.to_value` counts as an astropy Quantity.
+    """
+    if is_quantity(flux) != is_quantity(ivar):
+        has, lacks = ("flux", "ivar") if is_quantity(flux) else ("ivar", "flux")
+        unit = str(flux.unit if has == "flux" else ivar.unit) or "dimensionless"
+        raise ValueError(
+            f"{has} has a unit ({unit}) and {lacks} has none: give {lacks} its unit too (ivar has that of "
+            f"flux**-2), or pass plain numbers for both: {has}.value"
+        )
+    if not is_quantity(flux):
+        return flux, ivar, ""
+    try:
+        factor = float(ivar.unit.to(flux.unit**-2))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"ivar must be in the unit of flux**-2 = ({flux.unit})**-2, got ivar in {ivar.unit}: {error}"
+        ) from error
+    weights = without_unit(ivar)
+    if factor != 1.0:  # in float64: 1e34 in float32 would overflow
+        weights = np.multiply(weights, factor, dtype=np.float64)
+    return without_unit(flux), weights, str(flux.unit)
+
+
+def is_quantity(values: Any) -> bool:
+    """Whether `values` carry a unit as astropy's Quantity does."""
+    return hasattr(values, "unit") and hasattr(values, "to_value")
+
+
+def without_unit(quantity: Any) -> np.ndarray:
+    """The numbers of a Quantity, in its own unit; astropy's mask becomes NumPy's."""
+    values = quantity.to_value(quantity.unit)
+    return np.ma.array(values.unmasked, mask=values.mask) if hasattr(values, "unmasked") else values
+
+
+def label(name: str, unit: str) -> str:
+    """An axis label: "flux [Jy]", or the name alone where there is no unit."""
+    return f"{name} [{unit}]" if unit else name
+
+
 def check_unmasked(name: str, values: Any) -> np.ndarray:
     """`values` as a plain array, if no entry is masked: only flux and ivar may have holes."""
     masked = int(np.ma.count_masked(values)) if isinstance(values, np.ma.MaskedArray) else 0
@@ -77,17 +119,23 @@ def check_column(name: str, column: Any, n: int) -> Shaped[np.ndarray, "objects 
 
 
 def check_ids(ids: np.ndarray, n: int) -> np.ndarray:
-    """`ids` as they are, if they are `n` unique integers or strings."""
+    """`ids`, with byte strings as text, if they are `n` unique integers or strings."""
     if ids.shape != (n,):
         raise ValueError(f"ids must have one entry per object, shape ({n},), got shape {ids.shape}")
     if ids.dtype.kind not in "iuUS":
         raise TypeError(f"ids must be integers or strings (floats lose digits), got dtype {ids.dtype}")
+    ids = as_str(ids)
     values, counts = np.unique(ids, return_counts=True)
     repeated = values[counts > 1]
     if len(repeated):
         some = ", ".join(str(value) for value in repeated[:3])
         raise ValueError(f"ids must be unique, but {len(repeated)} occur more than once, such as {some}")
     return ids
+
+
+def as_str(array: np.ndarray) -> np.ndarray:
+    """`array`, with byte strings as text (bytes that are no UTF-8 are escaped)."""
+    return np.char.decode(array, "utf-8", "backslashreplace") if array.dtype.kind == "S" else array
 
 
 def check_unit(unit: float) -> float:
@@ -119,8 +167,13 @@ def choose_unit(flux: np.ndarray, ivar: np.ndarray) -> float:
 
 def clean(
     flux: np.ndarray, ivar: np.ndarray, unit: float, dtype: np.dtype
-) -> tuple[Float[np.ndarray, "objects pixels"], Float[np.ndarray, "objects pixels"], Census]:
-    """Holes as zeros, everything in units of `unit`; and what was found on the way."""
+) -> tuple[
+    Float[np.ndarray, "objects pixels"],
+    Float[np.ndarray, "objects pixels"],
+    Int[np.ndarray, " objects"],
+    Census,
+]:
+    """Holes as zeros, everything in units of `unit`; observed cells per object, and what was found."""
     flux_out, ivar_out = aligned(flux.shape, dtype), aligned(flux.shape, dtype)
     flux_odd = negative = ivar_odd = 0
     for start in range(0, len(flux), _ROWS_AT_ONCE):
@@ -136,10 +189,9 @@ def clean(
             ivar_out[rows] = np.where(seen, w, 0.0) * unit**2
         check_range(flux_out[rows], ivar_out[rows], seen, unit)
     flux_out.flags.writeable = ivar_out.flags.writeable = False
-    counts = count(ivar_out)._replace(
-        flux_not_finite=flux_odd, ivar_negative=negative, ivar_not_finite=ivar_odd
-    )
-    return flux_out, ivar_out, counts
+    n_observed, census = count(ivar_out)
+    census = census._replace(flux_not_finite=flux_odd, ivar_negative=negative, ivar_not_finite=ivar_odd)
+    return flux_out, ivar_out, n_observed, census
 
 
 def check_range(flux: np.ndarray, ivar: np.ndarray, seen: np.ndarray, unit: float) -> None:
@@ -152,11 +204,17 @@ def check_range(flux: np.ndarray, ivar: np.ndarray, seen: np.ndarray, unit: floa
         raise ValueError(f"ivar*{unit**2:g} underflows {dtype} in observed cells; {advice}")
 
 
-def count(ivar: Float[np.ndarray, "objects pixels"]) -> Census:
-    """What is seen and what is missing, of validated inverse variances."""
-    seen = ivar > 0
-    observed, empty_objects, empty_pixels = (int(x.sum()) for x in (seen, ~seen.any(1), ~seen.any(0)))
-    return Census(observed, seen.size - observed, 0, 0, 0, empty_objects, empty_pixels)
+def count(ivar: Float[np.ndarray, "objects pixels"]) -> tuple[Int[np.ndarray, " objects"], Census]:
+    """Observed cells per object, and the census, of validated inverse variances."""
+    n_observed, pixel_seen = np.empty(len(ivar), np.int64), np.zeros(ivar.shape[1], bool)
+    for start in range(0, len(ivar), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        seen = ivar[rows] > 0
+        n_observed[rows] = seen.sum(1)
+        pixel_seen |= seen.any(0)
+    observed, empty_objects, empty_pixels = (int(x.sum()) for x in (n_observed, n_observed == 0, ~pixel_seen))
+    census = Census(observed, ivar.size - observed, 0, 0, 0, empty_objects, empty_pixels)
+    return frozen(n_observed), census
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -176,7 +234,7 @@ def take_rows(leaf: Any, rows: Shaped[np.ndarray, " some"]) -> Float[np.ndarray,
 
 
 def frozen(values: Any) -> Shaped[np.ndarray, "..."]:
-    """A private copy that refuses to be written to."""
-    array = np.array(values)
+    """A private, C-contiguous copy that refuses to be written to."""
+    array = np.array(values, order="C")
     array.flags.writeable = False
     return array

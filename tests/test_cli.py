@@ -202,7 +202,7 @@ def test_fit_that_runs_out_of_epochs_warns_and_writes(
     assert "robusta-prob: warning: not converged after 2 epochs" in err
     assert f"{N} objects x {M} pixels" in out
     assert "missing" in out
-    assert "Noise law: Student t" in out
+    assert "Noise, learned from residuals: Student t" in out
     fit = rp.load(tmp_path / "run" / "fit.h5")
     assert fit.status.code == "out_of_steps"
     assert fit.config["seed"] == 3
@@ -370,6 +370,24 @@ def test_published_with_a_noise_law(
 def test_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         cli.main(["fit", str(tmp_path / "none.h5"), "-k", "2", "-o", str(tmp_path / "run"), "--debug"])
+
+
+def test_bits_of_a_mask_are_read_as_a_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "spectra.npz"
+    bits = np.zeros((4, 6), np.int16)
+    bits[0] = [0, 1, 2, 4, 32, 33]
+    np.savez(path, flux=np.ones((4, 6)), ivar=np.ones((4, 6)), mask_or=bits)
+    arguments = ["fit", str(path), "-k", "2", "-o", str(tmp_path / "run"), "--mask-bits", "1,5"]
+    asked = cli_arguments.parser("").parse_args([*arguments, "--mask", "mask_or"])
+    assert asked.mask_bits == [1, 5]
+    asked.quiet = True
+    assert cli._read(asked, "float32").n_observed.tolist() == [3, 6, 6, 6]
+    assert "name it too, with mask=" in fails(capsys, *arguments)
+    for text in ("1;5", "", "-1", "a"):
+        with pytest.raises(SystemExit) as end:
+            cli.main([*arguments[:-1], text])
+        assert end.value.code == 2
+    assert "--mask-bits: must be numbers of bits, such as 1,5,12, got 'a'" in capsys.readouterr().err
 
 
 # The cache of compiled programs ---------------------------------------------------------------------

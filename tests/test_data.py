@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from copy import deepcopy
 from dataclasses import FrozenInstanceError
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -280,6 +281,24 @@ def test_check_ids_gives_them_back_as_they_are():
     assert check_ids(np.array(["b", "a"]), 2).tolist() == ["b", "a"]
 
 
+@pytest.mark.parametrize("ids", [["b", "a", "\u03b1"], [b"b", b"a", "\u03b1".encode()]])
+def test_ids_that_are_bytes_become_text(ids):
+    data = dataset(np.ones((3, 4)), np.ones((3, 4)), ids=np.array(ids))
+    assert data.ids.dtype.kind == "U"
+    assert data.ids.tolist() == ["b", "a", "\u03b1"]
+    assert check_ids(np.array([b"b", b"\xff"]), 2).tolist() == ["b", "\\xff"]
+
+
+def test_frozen_is_a_private_read_only_row_major_copy():
+    values = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+    copy = validate.frozen(values)
+    values[:] = 9
+    assert copy.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert copy.flags.c_contiguous
+    with pytest.raises(ValueError, match="read-only"):
+        copy[0, 0] = 5
+
+
 def test_defaults_are_counts():
     data = dataset(np.ones((3, 4)), np.ones((3, 4)))
     assert data.ids.tolist() == [0, 1, 2]
@@ -328,6 +347,80 @@ def test_a_dataset_can_be_sent_to_another_process():
         np.testing.assert_array_equal(copy.flux, data.flux)
         assert copy.ids.tolist() == data.ids.tolist()
         assert copy.meta["name"].tolist() == data.meta["name"].tolist()
+
+
+def test_observed_pixels_of_each_object_are_counted_once(monkeypatch):
+    monkeypatch.setattr(validate, "_ROWS_AT_ONCE", 3)
+    data = make()
+    for some in (data, data.take([5, 2, 0])):
+        np.testing.assert_array_equal(some.n_observed, some.observed.sum(1))
+        assert some.n_observed.sum() == some.census.observed
+        assert some.n_observed is some.n_observed
+        with pytest.raises(ValueError, match="read-only"):
+            some.n_observed[0] = 5
+    assert data.n_observed[2] == 0
+    doubled = jax.tree_util.tree_map(lambda leaf: 2 * leaf, data)
+    assert doubled.n_observed is data.n_observed
+
+
+# Quantities
+
+
+@pytest.fixture
+def units():
+    return pytest.importorskip("astropy.units", reason="needs the extra robusta-prob[astropy]")
+
+
+def test_the_unit_of_ivar_follows_that_of_flux(units):
+    flux, ivar = np.full((3, 4), 2.0), np.full((3, 4), 25.0)
+    plain = dataset(flux, ivar)
+    for given in (ivar / units.Jy**2, 1e-6 * ivar / units.mJy**2):
+        data = dataset(flux * units.Jy, given, grid=np.arange(4) * units.nm)
+        np.testing.assert_array_equal(data.flux, plain.flux)
+        np.testing.assert_allclose(data.ivar, plain.ivar, rtol=1e-6)  # one rounding of float32
+        assert data.unit == plain.unit
+        assert (data.labels.flux_name, data.labels.grid_name) == ("flux [Jy]", "wavelength [nm]")
+        assert data.grid.tolist() == [0, 1, 2, 3]
+        assert type(data.flux) is type(data.grid) is np.ndarray
+
+
+def test_names_and_units_of_quantities_are_independent(units):
+    flux, ivar = np.ones((3, 4)) * units.one, np.ones((3, 4)) * units.one
+    data = dataset(flux, ivar, grid_name="velocity [km/s]", grid=np.arange(4) * units.km / units.s)
+    assert (data.labels.flux_name, data.labels.grid_name) == ("flux", "velocity [km/s]")
+    data = dataset(np.ones((3, 4)), np.ones((3, 4)), grid=np.arange(4) * units.AA, flux_name="counts")
+    assert (data.labels.flux_name, data.labels.grid_name) == ("counts", "wavelength [Angstrom]")
+
+
+def test_conversion_of_a_float32_ivar_does_not_overflow(units):
+    flux = np.ones((2, 3), np.float32) * units.Unit("erg / (s cm2 AA)") * np.float32(1e-17)
+    ivar = np.full((2, 3), 4.0, np.float32) * units.Unit("1e-20 erg / (s cm2 AA)") ** -2  # 4e40 of flux^-2
+    _, back = in_user_units(dataset(flux, ivar))
+    np.testing.assert_allclose(back, 4e40, rtol=1e-6)
+
+
+def test_a_masked_quantity_has_holes(units):
+    masked = pytest.importorskip("astropy.utils.masked").Masked
+    hidden = np.zeros((3, 4), bool)
+    hidden[1, 2] = True
+    flux, ivar = masked(np.ones((3, 4)) * units.Jy, mask=hidden), np.ones((3, 4)) * units.mJy**-2
+    np.testing.assert_array_equal(dataset(flux, ivar).observed, ~hidden)
+    flux, ivar = np.ones((3, 4)) * units.Jy, masked(ivar, mask=hidden)
+    np.testing.assert_array_equal(dataset(flux, ivar).observed, ~hidden)
+
+
+def test_an_ivar_in_the_unit_of_something_else_is_refused(units):
+    ones = np.ones((3, 4))
+    for unit, name in ((units.Jy, "Jy"), (units.nm**-2, r"1 / nm2")):
+        with pytest.raises(ValueError, match=rf"unit of flux\*\*-2 = \(Jy\)\*\*-2, got ivar in {name}"):
+            dataset(ones * units.Jy, ones * unit)
+
+
+@pytest.mark.parametrize(("has", "lacks"), [("flux", "ivar"), ("ivar", "flux")])
+def test_flux_and_ivar_have_units_both_or_neither(has, lacks):
+    quantity = SimpleNamespace(unit="Jy", to_value=lambda unit: np.ones((3, 4)))
+    with pytest.raises(ValueError, match=rf"{has} has a unit \(Jy\) and {lacks} has none: give {lacks} its"):
+        dataset(**{has: quantity, lacks: np.ones((3, 4))})
 
 
 # Parts

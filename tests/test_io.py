@@ -517,6 +517,54 @@ def test_a_mask_of_another_kind_is_refused(mask, tmp_path):
         read(path, mask="bad")
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, ">i4", np.uint64])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_only_the_named_bits_of_a_mask_are_bad(dtype, suffix, tmp_path):
+    bits = np.zeros((4, 6), dtype)
+    bits[0] = [0, 1, 2, 3, 64, 65]
+    values = arrays()
+    path = store(tmp_path / f"data{suffix}", values | {"mask_or": bits})
+    for chosen, bad in (
+        ([1], [2, 3]),
+        ([0, 6], [1, 3, 4, 5]),
+        (iter([1, np.int64(6)]), [2, 3, 4, 5]),
+        ([7], []),
+    ):
+        expected = values["ivar"] > 0
+        expected[0, bad] = False
+        np.testing.assert_array_equal(read(path, mask="mask_or", mask_bits=chosen).observed, expected)
+
+
+def test_the_sign_bit_is_a_bit(tmp_path):
+    bits = np.zeros((4, 6), np.int16)
+    bits[0, 0] = np.iinfo(np.int16).min
+    path = store(tmp_path / "data.npz", arrays() | {"mask": bits})
+    assert not read(path, mask="mask", mask_bits=[15]).observed[0, 0]
+    assert read(path, mask="mask", mask_bits=range(15)).observed[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mask_bits": [1]}, r"mask_bits=\[1\] are bits of a mask: name it too, with mask="),
+        ({"mask": "mask", "mask_bits": []}, r"numbers of bits, such as \[1, 5\], got \[\]"),
+        ({"mask": "mask", "mask_bits": "1,5"}, "numbers of bits, .* got '1,5'"),
+        ({"mask": "mask", "mask_bits": 5}, "list of numbers of bits, .* got 5"),
+        ({"mask": "mask", "mask_bits": [-1]}, r"numbers of bits, .* got \[-1\]"),
+        (
+            {"mask": "mask", "mask_bits": [2, 64]},
+            r"has the bits 0 to 15, got mask_bits=\[2, 64\]; give numbers",
+        ),
+        ({"mask": "flags", "mask_bits": [1]}, "'flags' of dtype bool has the bits 0 to 0"),
+    ],
+)
+def test_bits_that_a_mask_has_not_are_refused(options, message, tmp_path):
+    masks = {"mask": np.zeros((4, 6), np.int16), "flags": np.zeros((4, 6), bool)}
+    path = store(tmp_path / "data.npz", arrays() | masks)
+    with pytest.raises(ValueError, match=message):
+        read(path, **options)
+
+
 def test_big_endian_arrays(tmp_path):
     values = arrays() | {"ids": BIG_ID + np.arange(4), "wave": np.linspace(1, 2, 6)}
     swapped = {name: array.astype(array.dtype.newbyteorder(">")) for name, array in values.items()}

@@ -5,9 +5,11 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import pytest
 from numpyro.handlers import seed, substitute, trace
-from numpyro.infer import Predictive
+from numpyro.infer import SVI, Predictive, Trace_ELBO
+from numpyro.infer.autoguide import AutoDelta, AutoNormal
 from numpyro.infer.util import log_density
 from scipy import integrate, stats
 
@@ -192,3 +194,23 @@ def test_gauge_leaves_the_product_alone_and_orders_it():
 
 def test_near_equal_components_are_named():
     assert near_equal(np.array([9.0, 4.0, 3.9, 1.0]), 0.1) == [1]
+
+
+@pytest.mark.parametrize("model", PROGRAMS)
+@pytest.mark.parametrize("guide", [AutoNormal, AutoDelta])
+def test_programs_work_with_autoguides(model, guide):
+    data = rp.simulate.low_rank(15, 12, 2, missing=0.2, seed=0).data
+    svi = SVI(model, guide(model), numpyro.optim.Adam(1e-2), Trace_ELBO())
+    result = svi.run(jax.random.key(0), 5, data.flux, data.ivar, rank=2, progress_bar=False)
+    assert np.isfinite(result.losses).all()
+
+
+def test_the_scale_of_the_noise_can_be_differentiated():
+    data = rp.simulate.low_rank(6, 10, 1, seed=0).data
+    values = {"basis": np.ones((1, 10)), "coefficients": np.ones((6, 1))}
+
+    def total(scale):
+        kwargs = {"rank": 1, "noise": Noise(np.float32(4.0), scale, np.int64(0))}
+        return log_density(rp.models.rhmf, (data.flux, data.ivar), kwargs, values)[0]
+
+    assert np.isfinite(jax.grad(total)(1.3)) and float(jax.grad(total)(1.3)) != 0

@@ -7,7 +7,7 @@ import pytest
 from scipy import interpolate, linalg, stats
 
 from robusta_prob.simulate import Survey, largest_angle, low_rank, toy
-from robusta_prob.simulate.spectra import clean_spectra
+from robusta_prob.simulate.toy_survey import clean_spectra
 
 ALARM = 1e-3  # a p-value that one of the dozen fixed seeds here reaches by chance once in a hundred files
 

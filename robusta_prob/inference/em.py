@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from robusta_prob.data import Dataset
-from robusta_prob.inference.linalg import invert, pack, solve_packed, unpack
+from robusta_prob.inference.linalg import invert, pack, solve, unpack
 from robusta_prob.inference.sweep import (
     BLOCK,
     Globals,
@@ -30,6 +30,8 @@ from robusta_prob.inference.sweep import (
 from robusta_prob.models.noise import NoiseLaw
 from robusta_prob.models.priors import FLOOR_WIDTH, INVERSE_DF_RATE, LOG_SCALE_WIDTH
 
+DAMPING = 0.7  # of the noise law's steps: with outliers the likelihood is flatter than its expectation
+SCALE_RANGE = 14.0  # |log s^2| at most: noise a thousand times off its errors is no noise
 NO_FLOOR = 1e-8  # f^2 below this share of the typical variance is no floor
 BATCH_ROWS = 1024  # objects handed to one compiled call
 
@@ -50,7 +52,6 @@ class Learn(NamedTuple):
     scale: float
     floor: float
     population: float
-    temper: float
 
 
 class State(NamedTuple):
@@ -74,11 +75,15 @@ def blocks_of(
     data: Dataset, unit: float, rows: int | None = None, dtype: np.dtype | None = None
 ) -> Iterator[Block]:
     """The data set as device blocks in units of `unit`; in memory they share the data set's buffers."""
-    rows = rows or min(BATCH_ROWS, -(-data.shape[0] // BLOCK) * BLOCK)
     dtype = dtype or data.dtype
-    for here, flux, ivar in data.blocks(rows, unit):
+    for here, flux, ivar in data.blocks(rows or rows_per_batch(data), unit):
         flux, ivar = (jax.device_put(x.astype(dtype, copy=False)) for x in (flux, ivar))
         yield Block(flux, ivar, here.stop - here.start)
+
+
+def rows_per_batch(data: Dataset) -> int:
+    """Objects per compiled call: `BATCH_ROWS`, or a small data set rounded up to whole blocks."""
+    return min(BATCH_ROWS, -(-data.shape[0] // BLOCK) * BLOCK)
 
 
 def population_of(
@@ -117,8 +122,9 @@ def step(
 ) -> tuple[State, Info]:
     """One pass over the batch, then one update of everything shared."""
     total: Statistics | None = None
-    local, objects, bound = [], [], 0.0
-    for block, old in zip(batch, state.local, strict=True):
+    blocks = tuple(batch)
+    local, objects = [], []
+    for block, old in zip(blocks, state.local, strict=True):
         new, statistics, seen = sweep(
             block.flux, block.ivar, old, block.rows, state.shared, settings, marginal=marginal
         )
@@ -127,7 +133,10 @@ def step(
         objects.append(seen)
     assert total is not None
     shared, move, noise_move = update(state.shared, total, learn)
-    bound = sum(float(np.asarray(seen.bound, np.float64).sum()) for seen in objects)
+    bound = sum(
+        float(np.asarray(seen.bound, np.float64)[: block.rows].sum())
+        for seen, block in zip(objects, blocks, strict=True)
+    )
     return State(shared, tuple(local)), Info(bound, float(move), float(noise_move), total, tuple(objects))
 
 
@@ -139,20 +148,46 @@ def update(
     shared: Globals, statistics: Statistics, learn: Learn
 ) -> tuple[Globals, Float[Array, ""], Float[Array, ""]]:
     """Basis, noise law and population from the sums of a pass; and how far basis and noise law moved."""
-    G, law, population, temper = shared
+    G, law, population, _ = shared
     rank = len(G)
     drag = (unpack(statistics.gram_cov, rank) * G[None]).sum(1)  # Cov(a) pulls on the basis as well
-    gram = statistics.gram + statistics.gram_cov
-    dG, _ = solve_packed(gram, statistics.rhs - drag)
+    gram = unpack(statistics.gram + statistics.gram_cov, rank)
+    dG, _, _ = solve(gram, statistics.rhs - drag)
     # T G is a change of gauge, not of the model: population and coefficients follow it
     T = jnp.linalg.solve(G @ G.T, G @ dG.T).T
     turn = dG - T @ G
-    touched = jnp.maximum((gram[0] > 0).sum(), 1)
-    move = jnp.sqrt((turn * (unpack(gram, rank) * turn[None]).sum(1)).sum() / (rank * touched))
+    touched = rank * jnp.maximum((gram[0, 0] > 0).sum(), 1)
+    moved2 = (turn * (gram * turn[None]).sum(1)).sum()
+    # changes of the size of one rounding of G never die out where spectra are very precise
+    rounding2 = (0.5 * jnp.finfo(G.dtype).eps) ** 2 * (jnp.diagonal(gram).T * G**2).sum()
+    sharpness = information(statistics)  # the naive Gram's posterior standard deviation is not the true one
+    move = jnp.sqrt(sharpness * jnp.maximum(moved2 - rounding2, 0.0) / touched)
     new_law, noise_move = _noise_step(law, statistics, learn)
     new_population = _population_step(population, statistics, learn)
-    new_temper = jnp.where(learn.temper > 0, information(statistics), temper)
-    return Globals(G + learn.basis * dG, new_law, new_population, new_temper), learn.basis * move, noise_move
+    new = Globals(G + learn.basis * dG, new_law, new_population, jnp.eye(rank, dtype=G.dtype))
+    new = jax.lax.cond(learn.basis > 0, _in_gauge, lambda x, _: x, new, covariance_of(statistics))
+    return new, learn.basis * move, noise_move
+
+
+def _in_gauge(shared: Globals, covariance: Float[Array, "rank rank"]) -> Globals:
+    """Rows of the basis orthonormal, coefficients uncorrelated: every small system is then well scaled.
+
+    Any T is right as long as basis, population and coefficients all follow it; the final order and signs
+    are `models.gauge`'s business.
+    """
+    gram = shared.basis @ shared.basis.T
+    tiny = 1e-6 * jnp.diagonal(gram).max()
+    L = jnp.linalg.cholesky(gram + tiny * jnp.eye(len(gram), dtype=gram.dtype))
+    _, U = jnp.linalg.eigh(L.T @ covariance @ L)
+    T = U.T @ L.T
+    back = jnp.linalg.inv(T)
+    mean, precision, log_det = shared.population
+    population = Population(
+        T @ mean,
+        back.T @ precision @ back,
+        jnp.where(precision[0, 0] > 0, log_det - 2.0 * jnp.linalg.slogdet(T)[1], 0.0),
+    )
+    return shared._replace(basis=back.T @ shared.basis, population=population, turn=T)
 
 
 def information(statistics: Statistics) -> Float[Array, ""]:
@@ -169,19 +204,28 @@ def information(statistics: Statistics) -> Float[Array, ""]:
 
 def _population_step(population: Population, statistics: Statistics, learn: Learn) -> Population:
     """Weighted empirical Bayes: mean and covariance of the coefficients, including their own uncertainty."""
-    mass = jnp.maximum(statistics.moment0, jnp.finfo(population.mean.dtype).tiny)
-    mean = statistics.moment1 / mass
-    covariance = statistics.moment2 / mass - jnp.outer(mean, mean)
-    precision, log_det = invert(_positive(covariance)[:, :, None])
-    new = Population(mean, precision[:, :, 0], -log_det[0])
+    precision, log_det = invert(covariance_of(statistics)[:, :, None])
+    new = Population(mean_of(population, statistics), precision[:, :, 0], -log_det[0])
     enough = (learn.population > 0) & (statistics.moment0 > 0)
     return jax.tree.map(lambda a, b: jnp.where(enough, a, b), new, population)
 
 
-def _positive(covariance: Array) -> Array:
-    """The same with variances of at least 1e-8 of the largest, so that an unused component does no harm."""
-    diagonal = jnp.diagonal(covariance)
-    return covariance + jnp.diag(jnp.maximum(1e-8 * diagonal.max() - diagonal, 0.0))
+def mean_of(population: Population, statistics: Statistics) -> Float[Array, " rank"]:
+    """Mean of the coefficients by these sums, which are taken about the population's present mean."""
+    return population.mean + statistics.moment1 / _mass(statistics)
+
+
+def covariance_of(statistics: Statistics) -> Float[Array, "rank rank"]:
+    """Covariance of the coefficients; variances of at least 1e-8 of the largest, so that none is lost."""
+    offset = statistics.moment1 / _mass(statistics)
+    covariance = statistics.moment2 / _mass(statistics) - jnp.outer(offset, offset)
+    values, vectors = jnp.linalg.eigh(0.5 * (covariance + covariance.T))
+    tiny = jnp.finfo(values.dtype).tiny
+    return (vectors * jnp.maximum(values, 1e-8 * values.max() + tiny)) @ vectors.T
+
+
+def _mass(statistics: Statistics) -> Array:
+    return jnp.maximum(statistics.moment0, jnp.finfo(statistics.moment0.dtype).tiny)
 
 
 def _noise_step(law: NoiseLaw, statistics: Statistics, learn: Learn) -> tuple[NoiseLaw, Array]:
@@ -212,9 +256,16 @@ def _noise_step(law: NoiseLaw, statistics: Statistics, learn: Learn) -> tuple[No
     information = information.at[0, 0].add(0.25 / LOG_SCALE_WIDTH**2)
     free = jnp.stack([learn.scale, learn.floor, learn.nu]) > 0
     spread = count / jnp.maximum(first, jnp.finfo(eta.dtype).tiny)  # harmonic mean of sigma^2 + f^2
-    low = jnp.stack([-1.0 + 0.0 * eta, -0.95 * floor2, -0.5 * eta])
-    high = jnp.stack([1.0 + 0.0 * eta, 3.0 * floor2 + 0.1 * spread, jnp.minimum(0.25, 2.0 - eta)])
-    delta = _bounded_step(information, statistics.noise_score + prior_score, free, low, high)
+    log_scale2 = 2.0 * jnp.log(law.scale)
+    low = jnp.stack([jnp.maximum(-1.0, -SCALE_RANGE - log_scale2), -0.95 * floor2, -0.5 * eta])
+    high = jnp.stack(
+        [
+            jnp.minimum(1.0, SCALE_RANGE - log_scale2),
+            3.0 * floor2 + 0.1 * spread,
+            jnp.minimum(0.25, 2.0 - eta),
+        ]
+    )
+    delta = DAMPING * _bounded_step(information, statistics.noise_score + prior_score, free, low, high)
     new_floor2 = floor2 + delta[1]
     new_floor2 = jnp.where(new_floor2 > NO_FLOOR * spread, new_floor2, 0.0)
     new = NoiseLaw(eta + delta[2], law.scale * jnp.exp(0.5 * delta[0]), jnp.sqrt(new_floor2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from robusta_prob.inference import em
-from robusta_prob.inference.iterate import Epoch, Run, Status, iterate
+from robusta_prob.inference.iterate import ADVICE, Epoch, Run, Status, iterate
 from robusta_prob.inference.linalg import invert, unpack
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.results import Fit, PopulationLaw, fingerprints
@@ -19,8 +20,10 @@ from robusta_prob.inference.sweep import Statistics
 from robusta_prob.models.gauge import fix_gauge, near_equal
 from robusta_prob.models.noise import Noise, NoiseLaw
 from robusta_prob.models.priors import Prior
+from robusta_prob.validate import frozen
 
 NOISE_CELLS = 2**19  # suffice for a noise law of three parameters: its scale is then known to 0.15 %
+NO_NOISE = 2e-3  # a learned scale this small has met the bound of `em.SCALE_RANGE`
 NOISE_PASSES = 60
 NOISE_REST = 1e-2  # `iterate` asks the noise law to move by less than a tenth of it
 
@@ -36,10 +39,12 @@ def finish(
     """Settle the coefficients, learn the noise law, and put all into the gauge and the user's units."""
     if run.info is None:
         raise FloatingPointError(run.status.message)
+    if not _finite(run.state):
+        raise FloatingPointError(f"the fit did not stay finite; {ADVICE}")
     data, rank, unit = problem.data, problem.rank, problem.data.unit
     state, info = settle(problem, run.state, blocks)
     A = gather([local.coefficients for local in state.local], blocks).astype(float)
-    population = _moments(info.statistics)
+    population = _moments(state, info.statistics)
     information = _information(problem, info.statistics)
     packed, last = covariances(problem, state, blocks, information)
     noise = state.shared.loss if _all_learned(problem) else _learn_noise(problem, state, A, population, seed)
@@ -53,42 +58,42 @@ def finish(
     gauge = fix_gauge(basis, population.covariance + np.outer(population.mean, population.mean))
     T = gauge.to_coefficients
     back = np.linalg.inv(T)
-    variance_dtype = data.dtype if 2.0**-30 < unit < 2.0**30 else np.dtype(float)
+    moderate = 2.0**-30 < unit < 2.0**30  # else float32 cannot hold these in the user's unit, or its square
+    output = data.dtype if moderate else np.dtype(float)
     spread = np.moveaxis(unpack(packed.T.astype(float), rank), -1, 0)
-    objects = max(int((data.observed.any(1)).sum()), 1)
+    if problem.prior.is_flat:  # without a prior, fewer cells than coefficients determine nothing
+        spread[data.observed.sum(1) < rank] = np.nan
+    objects = data.shape[0] - data.census.empty_objects
     return Fit(
-        basis=gauge.basis.astype(data.dtype),
-        coefficients=(A @ T.T * unit).astype(data.dtype),
-        coefficient_covariance=(T @ spread @ T.T * unit**2).astype(variance_dtype),
-        basis_covariance=(back.T @ column_covariance @ back).astype(data.dtype),
+        basis=frozen(gauge.basis.astype(data.dtype)),
+        coefficients=frozen((A @ T.T * unit).astype(output)),
+        coefficient_covariance=frozen((T @ spread @ T.T * unit**2).astype(output)),
+        basis_covariance=frozen((back.T @ column_covariance @ back).astype(data.dtype)),
         loss=_user_law(state.shared.loss, unit),
         noise=_user_law(noise, unit),
         information=information,
-        temper=float(state.shared.temper),
         population=PopulationLaw(T @ population.mean * unit, T @ population.covariance @ T.T * unit**2),
         flat_prior=problem.prior.is_flat,
-        moments=gauge.moments * unit**2,
+        moments=frozen(gauge.moments * unit**2),
         near_equal=tuple(near_equal(gauge.moments, 2.0 * np.sqrt(2.0 / objects))),
-        trained=trained,
+        trained=frozen(trained),
         ids=data.ids,
-        fingerprints=fingerprints(data, unit, data.dtype),
+        fingerprints=frozen(fingerprints(data, unit, data.dtype)),
         grid=data.grid,
         grid_name=data.labels.grid_name,
         flux_name=data.labels.flux_name,
         unit=unit,
         history=(*history, *run.history),
-        status=_status(problem, run.status),
-        config=dict(config),
+        status=_status(problem, run.status, float(noise.scale)),
+        config=MappingProxyType(dict(config)),
     )
 
 
 def _information(problem: Problem, statistics: Statistics) -> float:
     """`em.information`, with squared residuals restored to what they were before parameters were fitted."""
     n, m = problem.data.shape
-    census = problem.data.census
-    fitted = problem.rank * (m - census.empty_pixels)
-    if problem.prior.is_flat:  # elsewhere the bound adds Cov(a) to the squared residuals
-        fitted += problem.rank * (n - census.empty_objects) - problem.rank**2
+    census, rank = problem.data.census, problem.rank
+    fitted = rank * (m - census.empty_pixels + n - census.empty_objects - rank)
     return float(em.information(statistics)) * max(1.0 - fitted / census.observed, 0.1)
 
 
@@ -98,14 +103,16 @@ def invert_host(full: Float[np.ndarray, "rank rank systems"]) -> Float[np.ndarra
     return np.array(inverse, float)
 
 
-def _moments(statistics: Statistics) -> PopulationLaw:
-    mass = max(float(statistics.moment0), 1e-30)
-    mean = np.asarray(statistics.moment1, float) / mass
-    return PopulationLaw(mean, np.asarray(statistics.moment2, float) / mass - np.outer(mean, mean))
+def _moments(state: em.State, statistics: Statistics) -> PopulationLaw:
+    return PopulationLaw(
+        np.asarray(em.mean_of(state.shared.population, statistics), float),
+        np.asarray(em.covariance_of(statistics), float),
+    )
 
 
 def _all_learned(problem: Problem) -> bool:
-    return problem.noise == Noise()
+    """Whether the loss is the noise law already; without marginalised coefficients its scale is too small."""
+    return problem.noise == Noise() and problem.marginal
 
 
 def _learn_noise(
@@ -156,8 +163,17 @@ def _user_law(law: NoiseLaw, unit: float) -> NoiseLaw:
     return NoiseLaw(float(law.inverse_df), float(law.scale), float(law.floor) * unit)
 
 
-def _status(problem: Problem, status: Status) -> Status:
-    if problem.noise.floor is None and problem.noise.scale is None and not problem.separable:
+def _status(problem: Problem, status: Status, noise_scale: float) -> Status:
+    if noise_scale < NO_NOISE:
+        note = "the residuals are about a thousand times smaller than the errors say: is there any noise?"
+        return Status(status.code, f"{status.message}; {note}")
+    if problem.noise.floor is None and not problem.separable:
         note = "the errors vary too little to tell a floor from a scale: the floor stays 0"
         return Status(status.code, f"{status.message}; {note}")
     return status
+
+
+def _finite(state: em.State) -> bool:
+    """Whether every number that a fit consists of is finite."""
+    leaves = [state.shared.basis, *state.shared.loss, *(local.coefficients for local in state.local)]
+    return all(bool(np.isfinite(np.asarray(leaf)).all()) for leaf in leaves)

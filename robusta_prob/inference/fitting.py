@@ -22,6 +22,8 @@ from robusta_prob.inference.sweep import BLOCK
 from robusta_prob.models.noise import Noise
 from robusta_prob.models.priors import Prior
 
+FAR = 10**9  # an epoch at which every schedule has ended
+SPARE_CELLS = 20  # cells beyond the number of parameters that a noise law can be learned from
 FIRST_PASSES = 3  # at the start's basis and noise law, before either is learned further
 
 
@@ -35,7 +37,7 @@ def fit(
     starts: int | None = None,
     init: Fit | Float[Array, "rank pixels"] | None = None,
     key: Array | int = 0,
-    max_epochs: int = 200,
+    max_epochs: int = 500,
     tol: float = 0.01,
     batch_rows: int | None = None,
     callback: Callback | None = None,
@@ -82,6 +84,8 @@ def fit(
     ------
     ValueError
         On an impossible rank or setting, or data without information.
+    FloatingPointError
+        If not even one pass stays finite, or its result does not; the message says what to try.
 
     References
     ----------
@@ -98,6 +102,7 @@ def fit(
     """
     noise, prior = (noise or Noise()).validated(), prior or Prior()
     _check(data, rank, prior, starts, max_epochs, tol, batch_rows)
+    _check_learnable(data, rank, noise)
     problem = Problem.of(data, rank, noise, prior)
     seed = _seed(key)
     with precision(data.dtype):
@@ -111,7 +116,7 @@ def fit(
         state, _ = settle(problem, begun.state_for(blocks), blocks, 1.0, FIRST_PASSES)
         if init is not None:  # nothing shared moves before the coefficients fit what is known already
             state, _ = settle(problem, state, blocks)
-        final = schedule(max_epochs)
+        final = schedule(FAR)
         run = iterate(
             lambda state, epoch: problem.step(state, blocks, schedule(epoch), epoch, "fit"),
             state,
@@ -184,3 +189,18 @@ def _check(
         raise ValueError(f"max_epochs must be at least 1 and tol positive, got {max_epochs} and {tol}")
     if batch_rows is not None and (batch_rows < BLOCK or batch_rows % BLOCK):
         raise ValueError(f"batch_rows must be a positive multiple of {BLOCK}, got {batch_rows}")
+
+
+def _check_learnable(data: Dataset, rank: int, noise: Noise) -> None:
+    """Refuse data whose residuals cannot tell how large the noise is."""
+    if not np.any(data.flux):
+        raise ValueError("every observed flux is zero: there is nothing to learn")
+    (n, m), census = data.shape, data.census
+    objects, pixels = n - census.empty_objects, m - census.empty_pixels
+    spare = census.observed - rank * (objects + pixels - rank)
+    if noise.scale is None and spare < SPARE_CELLS:
+        raise ValueError(
+            f"rank {rank} leaves {max(spare, 0)} degrees of freedom in {census.observed} observed cells, "
+            "too few to learn the noise: lower the rank, or trust the errors with "
+            "noise=rp.Noise(scale=1.0, floor=0.0)"
+        )

@@ -9,6 +9,10 @@ from typing import Any, NamedTuple
 
 log = logging.getLogger("robusta_prob")
 
+ADVICE = (
+    "look at the input's extreme values, fit with dtype='float64', lower the rank, or give the noise: "
+    "noise=rp.Noise(scale=1.0)"
+)
 CONVERGED, OUT_OF_STEPS, NON_FINITE = "converged", "out_of_steps", "non_finite"
 
 
@@ -66,14 +70,11 @@ def iterate(
     deviations) in an epoch for which `settled` says that the schedule has ended.
     """
     history: list[Epoch] = []
-    info, previous = None, math.inf
+    info, previous, to_go = None, math.inf, math.inf
     for epoch in range(max_epochs):
         new, new_info, line = step(state, epoch)
         if not all(map(math.isfinite, (line.bound, line.move, line.noise_move))):
-            message = (
-                f"a number stopped being finite in epoch {epoch}; the state before it is returned. "
-                "Look at the input's extreme values, fit with dtype='float64', or lower the rank"
-            )
+            message = f"a number stopped being finite in epoch {epoch}; {ADVICE}"
             return Run(state, info, history, Status(NON_FINITE, message))
         state, info = new, new_info
         history.append(line)
@@ -83,12 +84,10 @@ def iterate(
         rate = min(line.move / previous, 0.99) if previous > 0 else 0.0
         to_go = line.move * max(rate, 0.1) / (1.0 - rate)
         previous = line.move
-        # a move far below tol is rest as well: in float32 roundings of very precise spectra never die out
-        at_rest = (to_go < tol or line.move < 0.2 * tol) and line.noise_move < 0.1 * tol
-        if settled(epoch) and epoch > 0 and at_rest:
+        if settled(epoch) and epoch > 0 and to_go < tol and line.noise_move < 0.1 * tol:
             return Run(state, info, history, Status(CONVERGED, f"converged in {epoch + 1} epochs"))
     message = (
-        f"not converged after {max_epochs} epochs: the basis still moves by {previous:.2g} of its posterior "
-        f"standard deviation per epoch (tol {tol:g}). Continue with init=fit, or raise max_epochs or tol"
+        f"not converged after {max_epochs} epochs: the basis moves by {previous:.2g} of its posterior "
+        f"standard deviation per epoch, and would still go {to_go:.2g} (tol {tol:g}). Raise max_epochs or tol"
     )
     return Run(state, info, history, Status(OUT_OF_STEPS, message))

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+LIFT = 100.0  # roundings by which a unit diagonal is lifted: above what the Grams themselves lose
+
 AnyArray = TypeVar("AnyArray", Array, np.ndarray)
 
 
@@ -50,13 +52,13 @@ def invert(
 ) -> tuple[Float[Array, "rank rank systems"], Float[Array, " systems"]]:
     """Inverse and log determinant of positive semi-definite systems.
 
-    Scaled to a unit diagonal, lifted by a few roundings so that a singular system gives a large but
-    finite inverse, then swept out pivot by pivot (Goodnight 1979). An all-zero system has inverse one.
+    Scaled to a unit diagonal, lifted by `LIFT` roundings so that a singular system has a large but finite
+    inverse, then swept out pivot by pivot (Goodnight 1979). An all-zero system has inverse one.
     """
     rank = full.shape[0]
     diagonal = jnp.diagonal(full).T
     scale = jnp.where(diagonal > 0, 1.0 / jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1.0)), 1.0)
-    lift = 32.0 * jnp.finfo(full.dtype).eps
+    lift = LIFT * jnp.finfo(full.dtype).eps
     X = full * scale[:, None] * scale[None, :]
     X = X.at[np.arange(rank), np.arange(rank)].set(1.0 + lift)
     log_det = -2.0 * jnp.log(scale).sum(0)
@@ -69,9 +71,18 @@ def invert(
     return -X * scale[:, None] * scale[None, :], log_det
 
 
-def solve_packed(
-    packed: Float[Array, "pairs systems"], rhs: Float[Array, "rank systems"]
-) -> tuple[Float[Array, "rank systems"], Float[Array, "rank rank systems"]]:
-    """Solutions and inverses of packed systems."""
-    inverse, _ = invert(unpack(packed, rhs.shape[0]))
-    return (inverse * rhs[None]).sum(1), inverse
+def solve(
+    full: Float[Array, "rank rank systems"], rhs: Float[Array, "rank systems"]
+) -> tuple[Float[Array, "rank systems"], Float[Array, "rank rank systems"], Float[Array, " systems"]]:
+    """Increments that never make the residual of a system larger, its inverse, and its log determinant.
+
+    Where roundings spoil the inverse of a (nearly) singular system, the increment is a Jacobi step, which
+    contracts for every positive semi-definite system with at most K on its scaled spectrum.
+    """
+    inverse, log_det = invert(full)
+    x = (inverse * rhs[None]).sum(1)
+    diagonal = jnp.diagonal(full).T
+    weight = jnp.where(diagonal > 0, 1.0 / jnp.where(diagonal > 0, diagonal, 1.0), 0.0)
+    left = rhs - (full * x[None]).sum(1)
+    spoilt = ~((weight * left**2).sum(0) <= 0.25 * (weight * rhs**2).sum(0))
+    return jnp.where(spoilt, weight * rhs / full.shape[0], x), inverse, log_det

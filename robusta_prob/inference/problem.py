@@ -55,8 +55,6 @@ class Problem(NamedTuple):
             scale=float(noise.scale is None),
             floor=float(learn_floor),
             population=float(not prior.is_flat),
-            # a given scale may be a threshold instead of the noise's; a learned one is the noise's
-            temper=float(noise.scale is not None and not prior.is_flat),
         )
         return cls(data, rank, noise, prior, learn, separable, data.dtype)
 
@@ -65,10 +63,10 @@ class Problem(NamedTuple):
         """Coefficients are marginalised wherever they have a proper prior."""
         return not self.prior.is_flat
 
-    def settings(self, object_scale: float = 0.0) -> Settings:
+    def settings(self, object_scale: float = 0.0, information: float = 1.0) -> Settings:
         """Of a pass, as arrays of the data's dtype (so that no value compiles anything)."""
         cut = NO_CUT if self.prior.is_flat else chi2_quantile(self.rank)
-        return Settings(*(jnp.asarray(x, self.dtype) for x in (object_scale, cut)))
+        return Settings(*(jnp.asarray(x, self.dtype) for x in (object_scale, cut, information)))
 
     def law(self, inverse_df: ArrayLike, scale: ArrayLike, floor: ArrayLike) -> NoiseLaw:
         """A noise law as arrays of the data's dtype."""
@@ -78,7 +76,7 @@ class Problem(NamedTuple):
         self, basis: Float[np.ndarray, "rank pixels"], law: NoiseLaw, population: Population
     ) -> Globals:
         """Shared values to begin with."""
-        return Globals(jnp.asarray(basis, self.dtype), law, population, jnp.ones((), self.dtype))
+        return Globals(jnp.asarray(basis, self.dtype), law, population, jnp.eye(len(basis), dtype=self.dtype))
 
     def population(
         self, mean: Float[np.ndarray, " rank"], covariance: Float[np.ndarray, "rank rank"]
@@ -96,12 +94,13 @@ class Problem(NamedTuple):
         epoch: int,
         stage: str,
         learn: em.Learn | None = None,
+        information: float = 1.0,
     ) -> tuple[em.State, em.Info, Epoch]:
         """One pass of the engine and its line of the history."""
         new, info = em.step(
             state,
             blocks,
-            self.settings(object_scale),
+            self.settings(object_scale, information),
             learn or self.learn,
             marginal=self.marginal,
         )

@@ -18,6 +18,7 @@ from robusta_prob.inference.settle import NOTHING, covariances, gather, settle
 from robusta_prob.inference.sweep import Globals
 from robusta_prob.models.noise import Noise, NoiseLaw, effective_ivar, robust_weight
 from robusta_prob.models.priors import Prior
+from robusta_prob.validate import frozen
 
 ANNEALED_PASSES = 4  # with object scales, so that a foreign object does not lock in at once
 
@@ -61,10 +62,13 @@ def project(fit: Fit, data: Dataset, *, batch_rows: int | None = None) -> Projec
             packed, _ = covariances(problem, state, one, fit.information)
             means.append(gather([state.local[0].coefficients], one))
             spreads.append(np.moveaxis(unpack(packed.T, fit.rank), -1, 0))
-    covariance_dtype = fit.coefficient_covariance.dtype
+    covariance = np.concatenate(spreads).astype(float)
+    if fit.flat_prior:  # without a prior, fewer cells than coefficients determine nothing
+        covariance[(data.observed & fit.trained).sum(1) < fit.rank] = np.nan
+    output = fit.coefficient_covariance.dtype
     return Projection(
-        (np.concatenate(means).astype(float) * unit).astype(fit.dtype),
-        (np.concatenate(spreads).astype(float) * unit**2).astype(covariance_dtype),
+        frozen((np.concatenate(means).astype(float) * unit).astype(output)),
+        frozen((covariance * unit**2).astype(output)),
         data.ids,
     )
 
@@ -94,7 +98,7 @@ def reconstruct(
     A = A if rows is None else A[rows]
     basis = np.where(fit.trained, fit.basis, np.nan).astype(fit.dtype)
     slices = (slice(start, start + em.BATCH_ROWS) for start in range(0, len(A), em.BATCH_ROWS))
-    return _collect(((here, A[here] @ basis) for here in slices), (len(A), basis.shape[1]), fit.dtype, out)
+    return _collect(((here, A[here] @ basis) for here in slices), (len(A), basis.shape[1]), A.dtype, out)
 
 
 def residuals(
@@ -209,8 +213,7 @@ def _fixed_problem(fit: Fit, data: Dataset) -> Problem:
 
 def _shared(fit: Fit, problem: Problem) -> Globals:
     population = problem.population(fit.population.mean / fit.unit, fit.population.covariance / fit.unit**2)
-    shared = problem.shared(fit.basis, problem.law(*internal_law(fit, fit.loss)), population)
-    return shared._replace(temper=jnp.asarray(fit.temper, fit.dtype))
+    return problem.shared(fit.basis, problem.law(*internal_law(fit, fit.loss)), population)
 
 
 def _masked(fit: Fit, block: em.Block) -> em.Block:

@@ -38,7 +38,6 @@ class Fit:
     loss: NoiseLaw  # the robust loss that was fitted; with the published setting a threshold, not a noise law
     noise: NoiseLaw  # the noise law, always learned from the residuals; used for scores
     information: float  # sandwich factor on the loss' Grams: true information / naive information
-    temper: float  # power of the loss' likelihood against the population; 1 where the loss is the noise law
     population: PopulationLaw
     flat_prior: bool  # whether coefficients were fitted without the population as their prior
     moments: Float[np.ndarray, " rank"]  # second moment of each coefficient, descending

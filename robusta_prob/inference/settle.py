@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float
@@ -15,7 +14,7 @@ from robusta_prob.inference.problem import Problem
 PASSES = 20
 REST = 0.01  # change of an object's coefficients, in posterior standard deviations, that counts as rest
 STRAGGLERS = 0.01  # share of the objects (foreign ones, torn between two solutions) that may still move
-NOTHING = em.Learn(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+NOTHING = em.Learn(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def settle(
@@ -39,8 +38,7 @@ def covariances(
     problem: Problem, state: em.State, blocks: Sequence[em.Block], information: float
 ) -> tuple[Float[np.ndarray, "objects pairs"], em.Info]:
     """Posterior covariance of every object's coefficients, packed, with the sandwich's information factor."""
-    tempered = state.shared._replace(temper=jnp.asarray(information, problem.dtype))
-    new, info, _ = problem.step(state._replace(shared=tempered), blocks, 0.0, 0, "covariances", NOTHING)
+    new, info, _ = problem.step(state, blocks, 0.0, 0, "covariances", NOTHING, information)
     return gather([local.covariance for local in new.local], blocks), info
 
 
@@ -54,4 +52,4 @@ def _moving(old: em.State, new: em.State, blocks: Sequence[em.Block]) -> float:
     before, after = (gather([local.coefficients for local in state.local], blocks) for state in (old, new))
     first, second = np.triu_indices(after.shape[1])
     variance = gather([local.covariance for local in new.local], blocks)[:, first == second]
-    return float(((after - before) ** 2 > REST**2 * variance).any(1).mean())
+    return float((~((after - before) ** 2 <= REST**2 * variance)).any(1).mean())

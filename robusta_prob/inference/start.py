@@ -65,6 +65,10 @@ def warm(problem: Problem, init: Fit | Array, seed: int) -> Begun:
             f"init must be a Fit or a finite basis of shape (rank, pixels) = ({rank}, {data.shape[1]}), "
             f"got shape {basis.shape}"
         )
+    if np.linalg.matrix_rank(basis) < rank:
+        raise ValueError(
+            f"the {rank} rows of init must be linearly independent, else they are no basis of that rank"
+        )
     sample = _subsample(problem, np.random.default_rng(seed))
     Y, W = np.asarray(sample.data.flux), np.asarray(sample.data.ivar)
     if isinstance(init, Fit):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import fields
 from os import PathLike
+from types import MappingProxyType
 from typing import Any
 
 import h5py
@@ -15,6 +15,7 @@ from robusta_prob.inference.iterate import Epoch, Status
 from robusta_prob.inference.results import Fit, PopulationLaw
 from robusta_prob.io import atomic_path, open_hdf5
 from robusta_prob.models.noise import Noise, NoiseLaw
+from robusta_prob.validate import frozen
 
 FORMAT = "robusta_prob.Fit"
 VERSION = 1
@@ -29,7 +30,7 @@ _ARRAYS = (
     "fingerprints",
     "grid",
 )
-_SCALARS = ("information", "temper", "flat_prior", "grid_name", "flux_name", "unit")
+_SCALARS = ("information", "flat_prior", "grid_name", "flux_name", "unit")
 
 
 def save(fit: Fit, path: str | PathLike[str]) -> None:
@@ -73,43 +74,45 @@ def load(path: str | PathLike[str]) -> Fit:
             raise ValueError(
                 f"{path} is an HDF5 file but not a fit of robusta_prob; it holds {sorted(file)[:10]}"
             )
-        version = int(file.attrs["version"])
-        if version > VERSION:
-            raise ValueError(
-                f"{path} has format version {version}, newer than {VERSION}, the newest known here: "
-                "update robusta-prob to read it"
-            )
         try:
-            return _read(file)
+            version = int(file.attrs["version"])
+            fit = _read(file) if version <= VERSION else None
         except (KeyError, OSError) as error:
             raise ValueError(
                 f"{path} is incomplete or damaged ({error}); fit again, or restore the file"
             ) from error
+        if fit is None:
+            raise ValueError(
+                f"{path} has format version {version}, newer than {VERSION}, the newest known here: "
+                "update robusta-prob to read it"
+            )
+        return fit
 
 
 def _read(file: h5py.File) -> Fit:
-    values: dict[str, Any] = {name: file[name][()] for name in _ARRAYS}
+    values: dict[str, Any] = {name: frozen(file[name][()]) for name in _ARRAYS}
     if values["ids"].dtype.kind == "O":
-        values["ids"] = file["ids"].asstr()[()].astype(str)
+        values["ids"] = frozen(file["ids"].asstr()[()].astype(str))
     values |= {name: file.attrs[name] for name in _SCALARS}
     values |= {name: NoiseLaw(*(float(x) for x in file.attrs[name])) for name in ("loss", "noise")}
-    values |= {name: float(values[name]) for name in ("information", "temper", "unit")}
+    values |= {name: float(values[name]) for name in ("information", "unit")}
     values["flat_prior"] = bool(values["flat_prior"])
-    values["population"] = PopulationLaw(file["population_mean"][()], file["population_covariance"][()])
+    population = (frozen(file[f"population_{name}"][()]) for name in PopulationLaw._fields)
+    values["population"] = PopulationLaw(*population)
     values["near_equal"] = tuple(int(k) for k in file.attrs["near_equal"])
     values["status"] = Status(*(str(text) for text in file.attrs["status"]))
     config = json.loads(file.attrs["config"])
-    values["config"] = {**config, "noise": Noise(*(None if x is None else float(x) for x in config["noise"]))}
+    config["noise"] = Noise(*(None if x is None else float(x) for x in config["noise"]))
+    values["config"] = MappingProxyType(config)
     columns = {name: file[f"history/{name}"] for name in Epoch._fields}
     rows = zip(*(c.asstr()[()] if name == "stage" else c[()] for name, c in columns.items()), strict=True)
     kinds = [int, str] + [float] * (len(Epoch._fields) - 2)
     values["history"] = tuple(Epoch(*(kind(x) for kind, x in zip(kinds, row, strict=True))) for row in rows)
-    assert {field.name for field in fields(Fit)} == set(values)
+    if odd := {field.name for field in fields(Fit)} ^ set(values):
+        raise KeyError(f"what is stored and what makes a fit differ in {sorted(odd)}")
     return Fit(**values)
 
 
 def _plain(value: Any) -> Any:
-    """JSON of what the configuration may hold; infinities are written as JSON's own extension."""
-    if isinstance(value, np.integer | np.floating):
-        return value.item()
-    return str(value) if not isinstance(value, float) or math.isfinite(value) else float(value)
+    """What JSON knows no type for: NumPy's scalars as Python's, anything else as text."""
+    return value.item() if isinstance(value, np.generic) else str(value)

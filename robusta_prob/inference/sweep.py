@@ -25,7 +25,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from robusta_prob.inference.linalg import invert, pack, pair_count, pairs, unpack
+from robusta_prob.inference.linalg import pack, pair_count, pairs, solve, unpack
 from robusta_prob.models.noise import NoiseLaw, effective_ivar, log_kernel, log_kernel_slope, log_normaliser
 
 _HALF_POINT = 0.37455  # c with E[z^2 / (z^2 + c)] = 1/2 for a standard normal z
@@ -46,9 +46,7 @@ class Globals(NamedTuple):
     basis: Float[Array, "rank pixels"]
     loss: NoiseLaw
     population: Population
-    # Power to which the loss' likelihood is raised against the population: its true information over the
-    # naive one. 1 where the loss is the noise law; with nu = 1, s = 5 on Gaussian noise it is 13.
-    temper: Float[Array, ""] | float
+    turn: Float[Array, "rank rank"]  # takes coefficients from the gauge of the pass before into this one
 
 
 class Local(NamedTuple):
@@ -63,10 +61,12 @@ class Local(NamedTuple):
 class Settings(NamedTuple):
     """How a pass works; all traced, so no value compiles anything."""
 
-    object_scale: Float[Array, ""] | float  # exponent in [0, 1] on each object's own scale, see `anneal`
-    object_cut: (
-        Float[Array, ""] | float
-    )  # objects vote on the population up to this squared Mahalanobis distance
+    # exponent in [0, 1] on each object's own scale, see `anneal`
+    object_scale: Float[Array, ""] | float
+    # squared Mahalanobis distance up to which an object votes fully on the population
+    object_cut: Float[Array, ""] | float
+    # factor on the Grams: 1, or the sandwich's where covariances are wanted
+    information: Float[Array, ""] | float
 
 
 class Statistics(NamedTuple):
@@ -79,8 +79,8 @@ class Statistics(NamedTuple):
     noise_moments: Float[Array, " three"]  # sums of 1, u, u^2 over cells, u = 1 / (sigma^2 + f^2)
     influence: Float[Array, " three"]  # sums of w, psi^2, psi' over cells: the sandwich's scalars
     moment0: Float[Array, ""]  # sum_i omega_i
-    moment1: Float[Array, " rank"]  # sum_i omega_i m_i
-    moment2: Float[Array, "rank rank"]  # sum_i omega_i (m_i m_i^T + V_i)
+    moment1: Float[Array, " rank"]  # sum_i omega_i (m_i - mu), centred or float32 loses C
+    moment2: Float[Array, "rank rank"]  # sum_i omega_i ((m_i - mu) (m_i - mu)^T + V_i)
 
 
 class PerObject(NamedTuple):
@@ -117,7 +117,7 @@ def sweep_block(
 ) -> tuple[Local, Statistics, PerObject]:
     """One pass over one block: new local values, the statistics, and the bound before the update."""
     A, V, log_det, scale2 = local
-    G, law, population, temper = shared
+    G, law, population, _ = shared
     rank = len(G)
     first, second = pairs(rank)
     GG = G[first] * G[second]
@@ -131,36 +131,42 @@ def sweep_block(
     scale2 = lax.cond(
         settings.object_scale > 0, lambda: _object_scale2(X, count, scale2), lambda: jnp.ones_like(scale2)
     )
-    P = P / jnp.maximum(scale2, 1.0)[:, None] ** settings.object_scale
     square = R**2 + (V * twice) @ GG if marginal else R**2
+    # both of the target model, whatever the annealing
+    noise_score, noise_moments = _noise_statistics(P * square, W, seen, law)
+    influence = _influence(P * R**2, seen, law)
+    P = P / jnp.maximum(scale2, 1.0)[:, None] ** settings.object_scale
     X = P * square  # z^2, or its posterior mean
     weight = 1.0 / (1.0 + law.inverse_df * X)
     w = (1.0 + law.inverse_df) * P * weight  # the E-step's precision: (nu+1)/(nu+z^2) / (s^2 (sigma^2+f^2))
 
-    H = temper * unpack((w @ GG.T).T, rank) + population.precision[:, :, None]
+    H = settings.information * unpack((w @ GG.T).T, rank) + population.precision[:, :, None]
     offset = A - population.mean
-    h = temper * ((w * R) @ G.T) - offset @ population.precision
-    bound = temper * _log_likelihood(X, P, seen, count, law) + _log_prior(offset, population)
+    h = (w * R) @ G.T - offset @ population.precision
+    bound = _log_likelihood(X, P, seen, count, law) + _log_prior(offset, population)
     if marginal:  # -KL(q || population) is the log prior density plus the entropy and the spread of q
         spread = (V * twice) @ pack(population.precision)
         bound = bound + 0.5 * (log_det + rank - spread)
 
-    inverse, log_det_H = invert(H)
-    step = (inverse * h.T).sum(1).T
-    A_new, V_new = A + step, pack(inverse).T
-    wR = w * _residual(R, step, G)
+    step, inverse, log_det_H = solve(H, h.T)
+    A_new, V_new = A + step.T, pack(inverse).T
+    wR = w * _residual(R, step.T, G)
 
     quality = (weight * seen).sum(1) / jnp.maximum(count, 1.0)
-    omega = _object_weight(A_new, quality, population, settings.object_cut)
+    offset = A_new - population.mean
+    determined = (population.precision[0, 0] > 0) | (count > rank)  # without a prior, K cells fit anything
+    omega = jnp.where(determined, _object_weight(offset, quality, population, settings.object_cut), 0.0)
     outer = A_new[:, first] * A_new[:, second]
     statistics = Statistics(
         gram=outer.T @ w,
         gram_cov=V_new.T @ w if marginal else jnp.zeros_like(GG),
         rhs=A_new.T @ wR,
-        **_noise_statistics(X, W, P, weight, seen, law),
+        noise_score=noise_score,
+        noise_moments=noise_moments,
+        influence=influence,
         moment0=omega.sum(),
-        moment1=omega @ A_new,
-        moment2=unpack(omega @ (outer + V_new if marginal else outer), rank),
+        moment1=omega @ offset,
+        moment2=unpack(omega @ (offset[:, first] * offset[:, second] + (V_new if marginal else 0.0)), rank),
     )
     return Local(A_new, V_new, -log_det_H, scale2), statistics, PerObject(bound, quality)
 
@@ -183,10 +189,9 @@ def _log_prior(offset: Array, population: Population) -> Float[Array, " block"]:
 
 
 def _object_weight(
-    A: Array, quality: Array, population: Population, cut: Array | float
+    offset: Array, quality: Array, population: Population, cut: Array | float
 ) -> Float[Array, " block"]:
     """An object's vote on the population: its mean robust weight, less if its coefficients are far out."""
-    offset = A - population.mean
     distance2 = ((offset @ population.precision) * offset).sum(1)
     return quality * cut / jnp.maximum(distance2, cut)
 
@@ -202,21 +207,36 @@ def _object_scale2(X: Array, count: Array, scale2: Array) -> Float[Array, " bloc
     return scale2
 
 
-def _noise_statistics(
-    X: Array, W: Array, P: Array, weight: Array, seen: Array, law: NoiseLaw
-) -> dict[str, Array]:
-    """Score of the noise law, moments for its Fisher information, and the scalars of the sandwich."""
+def _noise_statistics(X: Array, W: Array, seen: Array, law: NoiseLaw) -> tuple[Array, Array]:
+    """Score of the noise law, and moments for its Fisher information."""
     eta = law.inverse_df
     U = W / (1.0 + W * law.floor**2)
-    excess = jnp.where(seen, 0.5 * ((1.0 + eta) * X * weight - 1.0), 0.0)
+    excess = jnp.where(seen, 0.5 * ((1.0 + eta) * X / (1.0 + eta * X) - 1.0), 0.0)
     tail = jnp.where(seen, jax.grad(log_normaliser)(eta) + log_kernel_slope(X, eta), 0.0)
-    pull = (1.0 + eta) * weight
-    influence = [pull, pull**2 * X, pull * weight * (1.0 - eta * X)]
-    return {
-        "noise_score": jnp.stack([excess.sum(), (excess * U).sum(), tail.sum()]),
-        "noise_moments": jnp.stack([seen.sum().astype(U.dtype), U.sum(), (U**2).sum()]),
-        "influence": jnp.stack([jnp.where(seen, x, 0.0).sum() for x in influence]),
-    }
+    score = jnp.stack([excess.sum(), (excess * U).sum(), tail.sum()])
+    return score, jnp.stack([seen.sum().astype(U.dtype), U.sum(), (U**2).sum()])
+
+
+def _influence(X: Array, seen: Array, law: NoiseLaw) -> Float[Array, " three"]:
+    """Sums of weight, squared score and slope of the loss per cell, in units of its precision."""
+    weight = 1.0 / (1.0 + law.inverse_df * X)
+    pull = (1.0 + law.inverse_df) * weight
+    sums = [pull, pull**2 * X, pull * weight * (1.0 - law.inverse_df * X)]
+    return jnp.stack([jnp.where(seen, x, 0.0).sum() for x in sums])
+
+
+def _turned(local: Local, T: Float[Array, "rank rank"]) -> Local:
+    """The same posteriors in another gauge: T m, and T V T^T as one matrix on packed entries."""
+    first, second = pairs(len(T))
+    mixed = jnp.where(first == second, 0.0, 1.0).astype(T.dtype)[:, None]
+    packed = (
+        T.T[first][:, first] * T.T[second][:, second] + mixed * T.T[second][:, first] * T.T[first][:, second]
+    )
+    return local._replace(
+        coefficients=local.coefficients @ T.T,
+        covariance=local.covariance @ packed,
+        log_det=local.log_det + 2.0 * jnp.linalg.slogdet(T)[1],
+    )
 
 
 @partial(jax.jit, static_argnames=("marginal",))
@@ -235,6 +255,7 @@ def sweep(
     The number of rows is traced: a short batch costs no more than its rows, and compiles nothing.
     """
     total, pixels = Y.shape
+    local = _turned(local, shared.turn)
 
     def body(b: Array, carry: tuple[Local, Statistics, PerObject]) -> tuple[Local, Statistics, PerObject]:
         old, sums, seen = carry

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from robusta_prob.data import Dataset, dataset, warn_user
 from robusta_prob.io.files import atomic_path
@@ -40,6 +40,7 @@ def read(
     grid: str | None = None,
     ids: str | None = None,
     mask: str | None = None,
+    mask_bits: Iterable[int] | None = None,
     dtype: str = "float32",
 ) -> Dataset:
     """Read a matrix of spectra from an NPZ, HDF5 or FITS file.
@@ -66,6 +67,8 @@ def read(
     mask : str, optional
         (N, M) booleans or integer mask bits: a cell where it is not zero is missing. No mask is applied
         unless it is named here.
+    mask_bits : iterable of int, optional
+        Numbers of the bits (0 is the lowest) of an integer mask that mean bad; by default all of them.
     dtype : {"float32", "float64"}
         Of the leaves, as in `dataset`.
 
@@ -81,7 +84,8 @@ def read(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the suffix is unknown, or the file is not what its suffix says, is damaged, or lacks an array.
+        If the suffix is unknown, or the file is not what its suffix says, is damaged, or lacks an array; if
+        `mask_bits` are given without a mask, or are no bits of it.
         `dataset` raises its own where the arrays do not fit together.
     ImportError
         For FITS without astropy.
@@ -99,8 +103,11 @@ def read(
     """
     path = Path(path)
     names = {"flux": flux, "ivar": ivar, "grid": grid, "ids": ids, "mask": mask}
+    bits = None if mask_bits is None else _check_bits(mask_bits)
+    if bits is not None and mask is None:
+        raise ValueError(f"mask_bits={bits} are bits of a mask: name it too, with mask=, or leave them out")
     with by_suffix(path, READERS)(path) as contents:
-        return _assemble(contents, names, dtype)
+        return _assemble(contents, names, bits, dtype)
 
 
 def write(data: Dataset, path: str | os.PathLike[str]) -> Path:
@@ -148,7 +155,9 @@ def write(data: Dataset, path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _assemble(contents: Contents, names: Mapping[str, str | None], dtype: str) -> Dataset:
+def _assemble(
+    contents: Contents, names: Mapping[str, str | None], bits: list[int] | None, dtype: str
+) -> Dataset:
     path, arrays, _, header = contents
     flux_key = _find(contents, "flux", names["flux"] or "flux")
     shape = tuple(arrays[flux_key].shape)
@@ -183,7 +192,7 @@ def _assemble(contents: Contents, names: Mapping[str, str | None], dtype: str) -
     if ivar_key.rpartition("/")[2].lower() in _ERROR:
         weights = _ivar_from_error(weights)
     if names["mask"] is not None:
-        masked = _read_mask(contents, names["mask"], weights.shape)
+        masked = _read_mask(contents, names["mask"], bits, weights.shape)
         weights = np.where(masked, weights.dtype.type(0), weights)
     return dataset(
         np.asarray(arrays[flux_key]),
@@ -217,13 +226,31 @@ def _ivar_from_error(error: np.ndarray) -> np.ndarray:
         return np.where(usable, (1 / np.where(usable, error, 1.0)) ** 2, 0.0)
 
 
-def _read_mask(contents: Contents, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    bits = np.asarray(contents.arrays[_find(contents, "mask", name)])
-    if bits.shape != shape or bits.dtype.kind not in "iub":
+def _check_bits(bits: Iterable[int]) -> list[int]:
+    numbers = list(bits) if isinstance(bits, Iterable) else []
+    if not numbers or not all(isinstance(bit, int | np.integer) and bit >= 0 for bit in numbers):
+        raise ValueError(f"mask_bits must be a list of numbers of bits, such as [1, 5], got {bits!r}")
+    return [int(bit) for bit in numbers]
+
+
+def _read_mask(
+    contents: Contents, name: str, bits: list[int] | None, shape: tuple[int, ...]
+) -> Bool[np.ndarray, "objects pixels"]:
+    mask = np.asarray(contents.arrays[_find(contents, "mask", name)])
+    if mask.shape != shape or mask.dtype.kind not in "iub":
         raise ValueError(
-            f"mask {name!r} must be boolean or integer, of shape {shape}, got {bits.dtype} {bits.shape}"
+            f"mask {name!r} must be boolean or integer, of shape {shape}, got {mask.dtype} {mask.shape}"
         )
-    return bits != 0
+    if bits is None:
+        return mask != 0
+    width = 8 * mask.dtype.itemsize if mask.dtype.kind != "b" else 1
+    if max(bits) >= width:
+        raise ValueError(
+            f"mask {name!r} of dtype {mask.dtype} has the bits 0 to {width - 1}, got mask_bits={bits}; "
+            "give numbers of bits, not their values"
+        )
+    unsigned = mask.astype(f"u{mask.dtype.itemsize}")
+    return (unsigned & unsigned.dtype.type(sum(1 << bit for bit in set(bits)))) != 0
 
 
 def _find(contents: Contents, role: str, name: str) -> str:

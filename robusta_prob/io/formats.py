@@ -16,6 +16,7 @@ import numpy as np
 
 from robusta_prob.data import warn_user
 from robusta_prob.io.files import beginning, check_file, open_hdf5
+from robusta_prob.validate import as_str
 
 VERSION = 1
 _HEADER = "robusta_prob"  # JSON, an attribute (HDF5) or a text (NPZ), with what the arrays cannot say
@@ -141,7 +142,7 @@ def as_column(array: Any) -> np.ndarray | None:
         if not all(isinstance(value, bytes | str) for value in column.flat):
             return None
         column = np.array([as_text(value) for value in column.flat], dtype=str).reshape(column.shape)
-    return np.char.decode(column, "utf-8", "backslashreplace") if column.dtype.kind == "S" else column
+    return as_str(column)
 
 
 def by_suffix(path: Path, formats: Mapping[str, _T]) -> _T:

@@ -5,7 +5,7 @@
     y_ij | a, G  ~ StudentT(nu, sum_k a_ik g_kj, s sqrt(sigma_ij^2 + f^2))   where ivar_ij > 0
 
 The four programs share these lines and differ in the noise only. Sites: "basis" (K, M), "coefficients"
-(N, K), "nu", "scale", "floor", "flux" (N, M); plates "objects" and "pixels".
+(N, K), "nu", "scale", "floor", "flux" (N, M); the flux has the plates "objects" and "pixels".
 """
 
 from __future__ import annotations
@@ -105,8 +105,7 @@ def rhmf_scaled(
     Other arguments as in `rhmf`.
     """
     model, law = _mean_and_noise(ivar, rank, noise, prior)
-    with numpyro.plate("objects", model.shape[0]):
-        scale = numpyro.sample("object_scale", dist.LogNormal(0.0, spread))
+    scale = numpyro.sample("object_scale", dist.LogNormal(0.0, spread).expand([model.shape[0]]).to_event(1))
     return _observe(flux, ivar, StudentT(law.inverse_df, model, _sigma(ivar, law) * scale[:, None]))
 
 

@@ -9,6 +9,7 @@ float32 (the textbook density in nu is wrong by 0.9 nats per pixel at nu = 1e7 t
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any, NamedTuple
 
 import jax
@@ -35,14 +36,15 @@ class Noise(NamedTuple):
 
     def validated(self) -> Noise:
         """`self`, or a ValueError that says which setting is impossible."""
+        value: Any
         for name, value, good in (
             ("nu", self.nu, lambda x: x > 0),
             ("scale", self.scale, lambda x: 0 < x < math.inf),
             ("floor", self.floor, lambda x: 0 <= x < math.inf),
         ):
-            if value is None:
+            if value is None or isinstance(value, jax.Array):  # traced values cannot be looked at
                 continue
-            if not isinstance(value, int | float) or isinstance(value, bool) or not good(value):
+            if isinstance(value, bool) or not isinstance(value, numbers.Real) or not good(value):
                 limits = {"nu": "0 < nu <= inf", "scale": "0 < scale < inf", "floor": "0 <= floor < inf"}
                 raise ValueError(
                     f"noise.{name} must be a number with {limits[name]}, or None to learn it; got {value!r}"
@@ -62,6 +64,10 @@ class NoiseLaw(NamedTuple):
         """Degrees of freedom; infinity in the Gaussian limit."""
         inverse = float(self.inverse_df)
         return 1.0 / inverse if inverse > 0 else math.inf
+
+    def __str__(self) -> str:
+        scale, floor = float(self.scale), float(self.floor)
+        return f"Student t, nu = {self.nu:.3g}; errors x {scale:.3g}; floor {floor:.2g}"
 
 
 def effective_ivar(ivar: Float[Array | np.ndarray, "*cells"], law: NoiseLaw) -> Float[Array, "*cells"]:

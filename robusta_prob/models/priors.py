@@ -52,7 +52,7 @@ def sample_basis(rank: int, pixels: int, prior: Prior) -> Float[Array, "rank pix
 
 
 def sample_coefficients(objects: int, rank: int, pixels: int, prior: Prior) -> Float[Array, "objects rank"]:
-    """Site "coefficients" (N, K) in the plate "objects".
+    """Site "coefficients" (N, K).
 
     The default population, Normal(0, M) per coefficient, gives fluxes of order one with the default basis.
     """
@@ -63,8 +63,8 @@ def sample_coefficients(objects: int, rank: int, pixels: int, prior: Prior) -> F
         mean = jnp.zeros(rank) if prior.mean is None else jnp.asarray(prior.mean)
         covariance = pixels * jnp.eye(rank) if prior.covariance is None else jnp.asarray(prior.covariance)
         law = dist.MultivariateNormal(mean, covariance)
-    with numpyro.plate("objects", objects):
-        return numpyro.sample("coefficients", law)
+    # an event over the objects, not a plate: the plate "objects" is the flux's, one dimension further left
+    return numpyro.sample("coefficients", law.expand([objects]).to_event(1))
 
 
 def sample_noise(noise: Noise) -> NoiseLaw:
@@ -77,16 +77,16 @@ def sample_noise(noise: Noise) -> NoiseLaw:
     nu = (
         numpyro.sample("nu", dist.InverseGamma(1.0, INVERSE_DF_RATE))
         if noise.nu is None
-        else numpyro.deterministic("nu", jnp.asarray(float(noise.nu)))
+        else numpyro.deterministic("nu", jnp.asarray(noise.nu, float))
     )
     scale = (
         numpyro.sample("scale", dist.LogNormal(0.0, LOG_SCALE_WIDTH))
         if noise.scale is None
-        else numpyro.deterministic("scale", jnp.asarray(float(noise.scale)))
+        else numpyro.deterministic("scale", jnp.asarray(noise.scale, float))
     )
     floor = (
         numpyro.sample("floor", dist.HalfNormal(FLOOR_WIDTH))
         if noise.floor is None
-        else numpyro.deterministic("floor", jnp.asarray(float(noise.floor)))
+        else numpyro.deterministic("floor", jnp.asarray(noise.floor, float))
     )
     return NoiseLaw(1.0 / nu, scale, floor)

@@ -281,7 +281,7 @@ def _scale_z(axes: Axes, largest: float) -> None:
     axes.set_yscale("symlog", linthresh=USUAL, linscale=0.7)
     axes.set_ylim(-2.0 * top, 2.0 * top)
     decade = 10.0 ** math.floor(math.log10(top))
-    axes.yaxis.set_major_locator(FixedLocator([-decade, 0.0, decade]))
+    axes.yaxis.set_major_locator(FixedLocator([-decade, -USUAL, 0.0, USUAL, decade]))  # the band is linear
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(
         FuncFormatter(lambda z, _: (f"{z:g}" if abs(z) < 1e4 else f"{z:.0e}").replace("-", "−"))

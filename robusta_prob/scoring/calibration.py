@@ -124,9 +124,9 @@ def q_values(p: Float[np.ndarray, " objects"]) -> Float[np.ndarray, " objects"]:
 def _surprise_distribution(null: Null) -> tuple[np.ndarray, np.ndarray]:
     """Values and probabilities of a null pixel's surprise, on quantiles of the core refined in its tail."""
     tail = np.concatenate([np.linspace(0.0, 0.99, 800)[:-1], 1.0 - np.geomspace(0.01, 1e-9, 400), [1.0]])
-    quantile = 0.5 + 0.25 * (tail[1:] + tail[:-1])
+    below = 0.5 - 0.25 * (tail[1:] + tail[:-1])  # probability on one side, which keeps its digits in the tail
     normal = null.inverse_df < 1e-6
-    middle = special.ndtri(quantile) if normal else special.stdtrit(1.0 / null.inverse_df, quantile)
+    middle = -(special.ndtri(below) if normal else special.stdtrit(1.0 / null.inverse_df, below))
     core = np.diff(tail) * (1.0 - null.contamination)
     value = np.append(null.surprise(np.minimum(null.scale * middle, REACH)), null.surprise(np.array(REACH)))
     return value, np.append(core, null.contamination)

@@ -14,11 +14,13 @@ from robusta_prob.inference.projection import check_same_pixels, project
 from robusta_prob.inference.results import Fit, Projection
 from robusta_prob.inference.results import in_training as known_to
 from robusta_prob.scoring.calibration import SMALLEST, Null, learn_null, log_tail, q_values
-from robusta_prob.scoring.predictive import cells, object_sums
+from robusta_prob.scoring.predictive import cells, quantile
 
 NULL_CELLS = 2**21  # residuals that the null law is learned from
 NULL_OBJECTS = 50  # fewer objects cannot teach a null law without being its outliers themselves
 NULL_ROUNDS = 3  # learning it again without the objects that it finds strange
+NORMAL_MEDIAN = 0.67449  # of |z| for a standard normal z
+UNINFORMED = 1e-2  # share of the population's variance that an estimate must keep to be judged
 STRANGE = 1e-3  # p-value below which an object does not vote on the null law
 
 
@@ -72,6 +74,7 @@ def surprise(
     projection: Projection | None = None,
     *,
     in_training: Bool[np.ndarray, " objects"] | bool | None = None,
+    null: Null | None = None,
     pixel: bool = False,
 ) -> Surprise:
     """Score how unexpected every object is under the fitted model.
@@ -89,6 +92,10 @@ def surprise(
         Of these data, if there is one already.
     in_training : bool or (N,) array, optional
         Which objects the fit was trained on; default: those whose id and flux the fit knows.
+    null : Null, optional
+        The null law of another call, such as `rp.surprise(fit, training_data).null`: p-values then do not
+        depend on which objects are scored together. Default: learned from these data, or for fewer than
+        50 objects the noise law of the fit.
     pixel : bool
         Also return z, p and weight per cell, (N, M) each.
 
@@ -120,21 +127,19 @@ def surprise(
     scored = count > fit.rank
     if not scored.any():
         raise ValueError(f"no object has more than rank = {fit.rank} observed pixels: nothing can be scored")
-    null = _learn(fit, data, projection, trained, scored)
+    null = _learn(fit, data, projection, trained, scored) if null is None else null
 
     sums = {name: np.full(n, np.nan) for name in ("surprise", "median_weight", "low_weight", "scale")}
     per_pixel = PixelSurprise(*(np.full((n, m), np.nan, fit.dtype) for _ in range(3))) if pixel else None
     for here, block in cells(fit, data, projection, trained):
-        rows = here.stop - here.start
-        part = object_sums(block, null.inverse_df, null.scale, null.contamination, null.cap)
-        for name, column in sums.items():
-            column[here] = np.asarray(getattr(part, name))[:rows]
+        sums["surprise"][here] = np.where(block.seen, null.surprise(block.z), 0.0).sum(1)
+        sums["median_weight"][here] = quantile(block.weight, block.seen, 0.5)
+        sums["low_weight"][here] = quantile(block.weight, block.seen, 0.01)
+        sums["scale"][here] = quantile(np.abs(block.z), block.seen, 0.5) / NORMAL_MEDIAN
         if per_pixel is not None:
-            seen = np.asarray(block.seen)[:rows]
-            z = np.asarray(block.z)[:rows]
-            per_pixel.z[here] = np.where(seen, z, np.nan)
-            per_pixel.p[here] = np.where(seen, _two_sided(z, null), np.nan)
-            per_pixel.weight[here] = np.where(seen, np.asarray(block.weight)[:rows], np.nan)
+            per_pixel.z[here] = np.where(block.seen, block.z, np.nan)
+            per_pixel.p[here] = np.where(block.seen, _two_sided(block.z, null), np.nan)
+            per_pixel.weight[here] = np.where(block.seen, block.weight, np.nan)
 
     mean = np.where(scored, sums["surprise"] / np.maximum(count, 1), np.nan)
     log_p = np.full(n, np.nan)
@@ -188,10 +193,7 @@ def _learn(
     rows = rows[:: max(1, len(rows) * data.shape[1] // NULL_CELLS)]
     part = data.take(rows)
     some = Projection(projection.coefficients[rows], projection.covariance[rows], part.ids)
-    blocks = [
-        (np.asarray(block.z)[: here.stop - here.start], np.asarray(block.seen)[: here.stop - here.start])
-        for here, block in cells(fit, part, some, trained[rows])
-    ]
+    blocks = [(block.z, block.seen) for _, block in cells(fit, part, some, trained[rows])]
     z, seen = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     normal = np.ones(len(z), bool)
     count = seen.sum(1)
@@ -206,11 +208,21 @@ def _learn(
 
 
 def _mahalanobis(fit: Fit, projection: Projection) -> Float[np.ndarray, " objects"]:
-    """Squared distance of the coefficients from the population, given their own uncertainty."""
-    unit2 = fit.unit**2
-    offset = (projection.coefficients.astype(float) - fit.population.mean) / fit.unit
-    spread = (fit.population.covariance + projection.covariance.astype(float)) / unit2
-    return np.einsum("nk,nk->n", offset, np.linalg.solve(spread, offset[..., None])[..., 0])
+    """Squared distance of the coefficients from the population, in units of what they scatter by.
+
+    A posterior mean has shrunk: it scatters by C - V, a maximum-likelihood estimate by C + V. Directions
+    that the data leave to the prior say nothing and do not count.
+    """
+    values, vectors = np.linalg.eigh(fit.population.covariance / fit.unit**2)
+    white = vectors / np.sqrt(np.maximum(values, 1e-12 * values.max()))
+    offset = (projection.coefficients.astype(float) - fit.population.mean) / fit.unit @ white
+    spread = white.T @ (np.nan_to_num(projection.covariance.astype(float)) / fit.unit**2) @ white
+    scatter = np.eye(fit.rank) + (spread if fit.flat_prior else -spread)
+    known, axes = np.linalg.eigh(scatter)
+    turned = np.einsum("nk,nkl->nl", offset, axes)
+    informed = known > UNINFORMED
+    distance = np.where(informed, turned**2 / np.where(informed, known, 1.0), 0.0).sum(1)
+    return np.where(informed.any(1), distance, np.nan)
 
 
 def _two_sided(z: Float[np.ndarray, "rows pixels"], null: Null) -> Float[np.ndarray, "rows pixels"]:

@@ -1,4 +1,4 @@
-"""Plain draws from the model, without corruption."""
+"""Plain draws from the model, without corruption, and the noise that all simulators draw."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ import math
 import numpy as np
 
 from robusta_prob.data import dataset
-from robusta_prob.simulate.checks import integer
-from robusta_prob.simulate.holes import with_holes
-from robusta_prob.simulate.noise import draw_noise, lognormal
-from robusta_prob.simulate.streams import stream
-from robusta_prob.simulate.survey import Basis, Masks, Survey, Truth
+from robusta_prob.simulate.survey import (
+    Basis,
+    Masks,
+    Matrix,
+    Survey,
+    Truth,
+    checked_integer,
+    stream,
+    with_holes,
+)
 
 
 def low_rank(
@@ -64,8 +69,8 @@ def low_rank(
     >>> survey.data.shape, survey.truth.coefficients.shape
     ((50, 40), (50, 3))
     """
-    n, m = integer("n_objects", n_objects, 1), integer("n_pixels", n_pixels, 1)
-    k = integer("rank", rank, 1, m)
+    n, m = checked_integer("n_objects", n_objects, 1), checked_integer("n_pixels", n_pixels, 1)
+    k = checked_integer("rank", rank, 1, m)
     for name, value, valid in (
         ("sigma", sigma, 0 < sigma < math.inf),
         ("spread", spread, 0 <= spread < math.inf),
@@ -91,6 +96,31 @@ def low_rank(
     none = np.zeros((n, m), bool)
     data = dataset(*with_holes(flux, known, holes), meta={"kind": np.full(n, "normal")}, dtype=dtype)
     return Survey(data, Truth(basis, coefficients, known, Masks(none[:, 0], none, none, none, holes)))
+
+
+def draw_noise(
+    rng: np.random.Generator, sigma: Matrix, dtype: str, nu: float = math.inf, scale: float = 1.0
+) -> Matrix:
+    """scale sigma t_nu."""
+    normal = math.isinf(nu)
+    draw: Matrix = _normal(rng, sigma.shape, dtype) if normal else rng.standard_t(nu, sigma.shape)
+    draw *= sigma
+    draw *= scale
+    return draw
+
+
+def lognormal(rng: np.random.Generator, spread: float, shape: tuple[int, ...], dtype: str) -> Matrix:
+    """Of median 1."""
+    draw = _normal(rng, shape, dtype)
+    draw *= spread
+    return np.asarray(np.exp(draw, out=draw))
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Matrix:
+    """Standard normal, drawn in the precision of the data."""
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+    return rng.standard_normal(shape, np.float32 if dtype == "float32" else np.float64)
 
 
 def _random_basis(rng: np.random.Generator, k: int, m: int, smooth: bool) -> Basis:
