@@ -243,7 +243,8 @@ def dataset(
     grid = validate.check_grid(np.arange(m) if grid is None else grid, m)
     ids = validate.check_ids(validate.check_unmasked("ids", np.arange(n) if ids is None else ids), n)
     columns = {
-        str(name): validate.check_column(str(name), column, n) for name, column in (meta or {}).items()
+        str(name): validate.check_column(str(name), column, n)
+        for name, column in ({} if meta is None else meta).items()
     }
 
     unit = validate.choose_unit(values, weights) if unit is None else validate.check_unit(unit)

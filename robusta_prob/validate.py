@@ -122,6 +122,8 @@ def check_ids(ids: np.ndarray, n: int) -> np.ndarray:
     """`ids`, with byte strings as text, if they are `n` unique integers or strings."""
     if ids.shape != (n,):
         raise ValueError(f"ids must have one entry per object, shape ({n},), got shape {ids.shape}")
+    if ids.dtype.kind == "O" and all(isinstance(name, str) for name in ids):
+        ids = ids.astype(str)  # a column of a pandas table
     if ids.dtype.kind not in "iuUS":
         raise TypeError(f"ids must be integers or strings (floats lose digits), got dtype {ids.dtype}")
     ids = as_str(ids)

@@ -598,3 +598,10 @@ def test_gradients_are_finite_at_the_holes():
     level = float((data.ivar * data.flux).sum() / data.ivar.sum())  # where chi-squared is least
     gradient = jax.grad(chi2)(level, data)
     assert abs(float(gradient)) < 1e-5 * 2 * float(data.ivar.sum())  # float32 sums of 35 terms
+
+
+def test_columns_of_a_pandas_table_are_taken():
+    names = np.array(["a", "b", "c"], dtype=object)  # what pandas gives for text
+    assert dataset(np.ones((3, 4)), np.ones((3, 4)), ids=names).ids.tolist() == ["a", "b", "c"]
+    with pytest.raises(TypeError, match="integers or strings"):
+        dataset(np.ones((3, 4)), np.ones((3, 4)), ids=np.array(["a", 1.5, None], dtype=object))

@@ -214,3 +214,8 @@ def test_the_scale_of_the_noise_can_be_differentiated():
         return log_density(rp.models.rhmf, (data.flux, data.ivar), kwargs, values)[0]
 
     assert np.isfinite(jax.grad(total)(1.3)) and float(jax.grad(total)(1.3)) != 0
+
+
+def test_a_flat_prior_cannot_be_drawn_from():
+    with pytest.raises(ValueError, match="cannot be drawn from"):
+        seed(rp.models.rhmf, jax.random.key(0))(None, np.ones((3, 4)), rank=1, prior=rp.Prior.flat())

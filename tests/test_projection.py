@@ -74,8 +74,10 @@ def test_results_stream_into_hdf5_and_rows_can_be_chosen(gaussian, tmp_path):
         rtol=1e-5,
         atol=1e-5,
     )
-    with pytest.raises(ValueError, match="out must have shape"):
+    with pytest.raises(ValueError, match="out must hold floats in shape"):
         rp.residuals(fit, test, out=np.empty((2, 2)))
+    with pytest.raises(ValueError, match="got int64"):
+        rp.residuals(fit, test, out=np.empty(test.shape, "int64"))
 
 
 def test_weights_are_the_published_ones():

@@ -133,3 +133,15 @@ def test_files_that_are_no_fit_are_refused_with_the_reason(fit, tmp_path):
         file.attrs["version"] = 99
     with pytest.raises(ValueError, match="newer than 1"):
         rp.load(tmp_path / "fit.h5")
+
+
+def test_a_damaged_fit_is_refused(fit, tmp_path):
+    path = tmp_path / "fit.h5"
+    rp.save(fit, path)
+    whole = bytearray(path.read_bytes())
+    place = whole.find(fit.coefficients[75].tobytes())
+    assert place > 0
+    whole[place : place + 8] = b"\xff" * 8
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match="damaged"):
+        rp.load(path)

@@ -231,8 +231,8 @@ def _collect(
     """Blocks written one by one into `out`, or into a new array."""
     if out is None:
         out = np.empty(shape, dtype)
-    elif tuple(out.shape) != shape:
-        raise ValueError(f"out must have shape {shape}, got {tuple(out.shape)}")
+    elif tuple(out.shape) != shape or np.dtype(out.dtype).kind != "f":
+        raise ValueError(f"out must hold floats in shape {shape}, got {out.dtype} in {tuple(out.shape)}")
     for here, values in blocks:
         out[here] = values
     return out

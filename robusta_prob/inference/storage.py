@@ -45,7 +45,10 @@ def save(fit: Fit, path: str | PathLike[str]) -> None:
         file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
         for name in _ARRAYS:
             array = np.asarray(getattr(fit, name))
-            file[name] = array.astype(h5py.string_dtype()) if array.dtype.kind in "US" else array
+            if array.dtype.kind in "US":
+                file[name] = array.astype(h5py.string_dtype())
+            else:  # with checksums: a damaged file is refused when it is read
+                file.create_dataset(name, data=array, chunks=True, fletcher32=True)
         for name in _SCALARS:
             file.attrs[name] = getattr(fit, name)
         for name in ("loss", "noise"):

@@ -59,7 +59,7 @@ def rhmf(
     >>> draw(jax.random.key(0), None, np.ones((5, 20)), rank=2)["flux"].shape
     (1, 5, 20)
     """
-    model, law = _mean_and_noise(ivar, rank, noise, prior)
+    model, law = _mean_and_noise(flux, ivar, rank, noise, prior)
     return _observe(flux, ivar, StudentT(law.inverse_df, model, _sigma(ivar, law)))
 
 
@@ -68,7 +68,7 @@ def hmf(
 ) -> Matrix:
     """Gaussian heteroskedastic matrix factorisation: `rhmf` at nu = infinity. Arguments as there."""
     noise = (noise or Noise())._replace(nu=math.inf)
-    model, law = _mean_and_noise(ivar, rank, noise, prior)
+    model, law = _mean_and_noise(flux, ivar, rank, noise, prior)
     return _observe(flux, ivar, dist.Normal(model, _sigma(ivar, law)))
 
 
@@ -82,7 +82,7 @@ def rhmf_mixture(
     """
     if noise is not None and noise.nu is not None and math.isinf(noise.nu):
         raise ValueError("rhmf_mixture needs a finite nu; with nu = inf every precision is 1: use hmf")
-    model, law = _mean_and_noise(ivar, rank, noise, prior)
+    model, law = _mean_and_noise(flux, ivar, rank, noise, prior)
     half_df = jnp.broadcast_to(0.5 / law.inverse_df, model.shape)
     objects, pixels = _plates(*model.shape)
     with objects, pixels:
@@ -104,16 +104,20 @@ def rhmf_scaled(
     Site "object_scale" (N,) ~ LogNormal(0, spread) multiplies the noise of every pixel of the object.
     Other arguments as in `rhmf`.
     """
-    model, law = _mean_and_noise(ivar, rank, noise, prior)
+    model, law = _mean_and_noise(flux, ivar, rank, noise, prior)
     scale = numpyro.sample("object_scale", dist.LogNormal(0.0, spread).expand([model.shape[0]]).to_event(1))
     return _observe(flux, ivar, StudentT(law.inverse_df, model, _sigma(ivar, law) * scale[:, None]))
 
 
 def _mean_and_noise(
-    ivar: Matrix, rank: int, noise: Noise | None, prior: Prior | None
+    flux: Matrix | None, ivar: Matrix, rank: int, noise: Noise | None, prior: Prior | None
 ) -> tuple[Matrix, NoiseLaw]:
     objects, pixels = jnp.shape(ivar)
     prior = prior or Prior()
+    if flux is None and prior.is_flat:
+        raise ValueError(
+            "a flat prior cannot be drawn from: give the flux, or a proper prior such as Prior()"
+        )
     law = sample_noise(noise or Noise())
     basis = sample_basis(rank, pixels, prior)
     return sample_coefficients(objects, rank, pixels, prior) @ basis, law

@@ -281,7 +281,7 @@ def _scale_z(axes: Axes, largest: float) -> None:
     axes.set_yscale("symlog", linthresh=USUAL, linscale=0.7)
     axes.set_ylim(-2.0 * top, 2.0 * top)
     decade = 10.0 ** math.floor(math.log10(top))
-    axes.yaxis.set_major_locator(FixedLocator([-decade, -USUAL, 0.0, USUAL, decade]))  # the band is linear
+    axes.yaxis.set_major_locator(FixedLocator([-decade, 0.0, decade]))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(
         FuncFormatter(lambda z, _: (f"{z:g}" if abs(z) < 1e4 else f"{z:.0e}").replace("-", "−"))
@@ -296,7 +296,8 @@ def _explain(figure: Figure) -> None:
         Line2D([], [], color=VERMILLION, lw=1.2),
         Line2D([], [], color=BLUE, lw=0.9),
     ]
-    labels = ["data", f"±1σ, and |z| < {USUAL:g}", "model", "z = residual / predictive σ; robust weight w"]
+    residual = f"z = residual / predictive σ (logarithmic beyond {USUAL:g}); robust weight w"
+    labels = ["data", f"±1σ, and |z| < {USUAL:g}", "model", residual]
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=SMALL, frameon=False)
 
 
