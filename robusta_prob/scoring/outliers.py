@@ -32,7 +32,8 @@ class ObjectSurprise(NamedTuple):
     p_value: Float[np.ndarray, " objects"]  # P(as much surprise | normal object)
     log_p: Float[np.ndarray, " objects"]  # its logarithm, where p_value underflows
     q_value: Float[np.ndarray, " objects"]  # false-discovery rate if all objects up to this one are flagged
-    mahalanobis: Float[np.ndarray, " objects"]  # squared distance of the coefficients from the population
+    # squared distance of the coefficients from the population; NaN where the data say nothing about them
+    mahalanobis: Float[np.ndarray, " objects"]
     scale: Float[
         np.ndarray, " objects"
     ]  # robust scale of z over the null's; above 1: errors underestimated, or a model that does not fit
