@@ -28,9 +28,8 @@ class Prior(NamedTuple):
 
     mean: Float[Array, " rank"] | None = None
     covariance: Float[Array, "rank rank"] | float | None = None  # inf: flat
-    basis_scale: float | None = (
-        None  # standard deviation of a basis entry; inf: flat; None: the program's default
-    )
+    # standard deviation of a basis entry; inf: flat; None: the program's default
+    basis_scale: float | None = None
 
     @classmethod
     def flat(cls) -> Prior:

@@ -34,9 +34,8 @@ class ObjectSurprise(NamedTuple):
     q_value: Float[np.ndarray, " objects"]  # false-discovery rate if all objects up to this one are flagged
     # squared distance of the coefficients from the population; NaN where the data say nothing about them
     mahalanobis: Float[np.ndarray, " objects"]
-    scale: Float[
-        np.ndarray, " objects"
-    ]  # robust scale of z over the null's; above 1: errors underestimated, or a model that does not fit
+    # robust scale of z over the null's; above 1: errors underestimated, or a model that does not fit
+    scale: Float[np.ndarray, " objects"]
     median_weight: Float[np.ndarray, " objects"]  # published scores: median and
     low_weight: Float[np.ndarray, " objects"]  # 1 % quantile of the robust weights
     n_observed: Shaped[np.ndarray, " objects"]
