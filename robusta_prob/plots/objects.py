@@ -296,7 +296,7 @@ def _explain(figure: Figure) -> None:
         Line2D([], [], color=VERMILLION, lw=1.2),
         Line2D([], [], color=BLUE, lw=0.9),
     ]
-    residual = f"z = residual / predictive σ (logarithmic beyond {USUAL:g}); robust weight w"
+    residual = f"z = residual / predictive σ, log beyond {USUAL:g}; weight w"
     labels = ["data", f"±1σ, and |z| < {USUAL:g}", "model", residual]
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=SMALL, frameon=False)
 
