@@ -12,57 +12,28 @@ import importlib.metadata
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from contestant import HERE, PACKAGE_PYTHON, Contestant
 
 from robusta_prob.simulate import largest_angle, toy
 
-HERE = Path(__file__).parent
-PACKAGE_PYTHON = HERE.parent / ".venv-robusta-hmf" / "bin" / "python"
-Q = 5.0
-
-
-class Contestant:
-    """A worker process, its timings, and its last result."""
-
-    def __init__(self, name: str, python: Path | str, data: Path) -> None:
-        self.name, self.seconds, self.result = name, [], data.with_name(f"{name}.npz")
-        command = [str(python), str(HERE / "worker.py"), name, str(data), str(self.result)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.cold = self.run()["since_start"]
-
-    def run(self) -> dict[str, float]:
-        """One fit."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{self.name} ended with code {self._process.wait()}")
-        return json.loads(line)
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.communicate()
+RANK, Q = 5, 5.0
 
 
 def judge(contestant: Contestant, survey: Any) -> dict[str, float]:
     """Objective and angle of the last result."""
-    with np.load(contestant.result) as arrays:
-        A, G = arrays["coefficients"], arrays["basis"]
+    A, G = contestant.result()
     data = survey.data
     flux, ivar = data.flux.astype(float) * data.unit, data.ivar.astype(float) / data.unit**2
     z2 = ivar * (flux - A @ G) ** 2
     return {
         "objective": float((Q**2 * np.log1p(z2 / Q**2)).sum()),
         "angle": largest_angle(G, survey.truth.basis),
-        "seconds": float(np.median(contestant.seconds)),
-        "cold_seconds": contestant.cold,
     }
 
 
@@ -90,11 +61,20 @@ def main() -> None:
         file = Path(folder) / "survey.npz"
         data = survey.data
         np.savez(file, flux=data.flux * data.unit, ivar=data.ivar / data.unit**2)
-        field = [Contestant(name, python, file) for name, python in pythons.items()]
+        field = [Contestant(name, python, RANK, Q, file.with_name(name)) for name, python in pythons.items()]
+        cold = {contestant.name: contestant.run(file)["since_start"] for contestant in field}
+        seconds: dict[str, list[float]] = {contestant.name: [] for contestant in field}
         for _ in range(repeats):
             for contestant in field:
-                contestant.seconds.append(contestant.run()["seconds"])
-        table = {contestant.name: judge(contestant, survey) for contestant in field}
+                seconds[contestant.name].append(contestant.run(file)["seconds"])
+        table = {
+            contestant.name: judge(contestant, survey)
+            | {
+                "seconds": float(np.median(seconds[contestant.name])),
+                "cold_seconds": cold[contestant.name],
+            }
+            for contestant in field
+        }
         for contestant in field:
             contestant.close()
 

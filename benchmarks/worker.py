@@ -1,4 +1,4 @@
-"""One contestant in a process of its own: `worker.py NAME DATA.npz OUT.npz`, one fit per line on stdin.
+"""One contestant in a process of its own: `worker.py NAME RANK Q OUT.npz`, one data file per line on stdin.
 
 robusta-hmf switches JAX to 64 bits for its whole process, so no two contestants share one.
 """
@@ -15,31 +15,32 @@ from typing import Any
 
 import numpy as np
 
-RANK, Q = 5, 5.0
 Fitted = tuple[np.ndarray, np.ndarray]  # coefficients (N, K), basis (K, M)
+Method = Callable[[np.ndarray, np.ndarray, int, float], Callable[[], Fitted]]  # flux, ivar, rank, Q
 
 
-def ours(flux: np.ndarray, ivar: np.ndarray, **options: Any) -> Callable[[], Fitted]:
+def ours(flux: np.ndarray, ivar: np.ndarray, rank: int, scale: float, **options: Any) -> Callable[[], Fitted]:
     """robusta_prob, on a validated data set."""
     import robusta_prob as rp
 
     data = rp.dataset(flux, ivar)
 
     def run() -> Fitted:
-        fit = rp.fit(data, RANK, **options)
+        fit = rp.fit(data, rank, **options)
         return fit.coefficients, fit.basis
 
     return run
 
 
-def ours_published(flux: np.ndarray, ivar: np.ndarray) -> Callable[[], Fitted]:
+def ours_published(flux: np.ndarray, ivar: np.ndarray, rank: int, scale: float) -> Callable[[], Fitted]:
     """robusta_prob with the published loss, one start."""
     import robusta_prob as rp
 
-    return ours(flux, ivar, noise=rp.Noise(1.0, Q, 0.0), prior=rp.Prior.flat(), starts=1)
+    loss = rp.Noise(1.0, scale, 0.0)
+    return ours(flux, ivar, rank, scale, noise=loss, prior=rp.Prior.flat(), starts=1)
 
 
-def robusta_hmf(flux: np.ndarray, ivar: np.ndarray) -> Callable[[], Fitted]:
+def robusta_hmf(flux: np.ndarray, ivar: np.ndarray, rank: int, scale: float) -> Callable[[], Fitted]:
     """The published package with its own start and stopping rule."""
     import jax.numpy as jnp
     from robusta_hmf import Robusta
@@ -47,14 +48,14 @@ def robusta_hmf(flux: np.ndarray, ivar: np.ndarray) -> Callable[[], Fitted]:
     Y, W = jnp.asarray(np.where(ivar > 0, flux, 0.0)), jnp.asarray(ivar)
 
     def run() -> Fitted:
-        model = Robusta(rank=RANK, robust=True, robust_nu=1.0, robust_scale=Q, conv_tol=1e-2)
+        model = Robusta(rank=rank, robust=True, robust_nu=1.0, robust_scale=scale, conv_tol=1e-2)
         state, _ = model.fit(Y, W)
         return np.asarray(model.coefficients(state)), np.asarray(model.basis_vectors(state)).T
 
     return run
 
 
-def randomized_pca(flux: np.ndarray, ivar: np.ndarray) -> Callable[[], Fitted]:
+def randomized_pca(flux: np.ndarray, ivar: np.ndarray, rank: int, scale: float) -> Callable[[], Fitted]:
     """scikit-learn's randomized PCA, holes filled with the pixel's mean."""
     from sklearn.decomposition import PCA
 
@@ -63,14 +64,14 @@ def randomized_pca(flux: np.ndarray, ivar: np.ndarray) -> Callable[[], Fitted]:
     filled = np.where(seen, flux, mean).astype(np.float32)
 
     def run() -> Fitted:
-        pca = PCA(RANK, svd_solver="randomized", random_state=0).fit(filled)
+        pca = PCA(rank, svd_solver="randomized", random_state=0).fit(filled)
         basis = np.concatenate([pca.components_, pca.mean_[None]])
         return np.concatenate([pca.transform(filled), np.ones((len(filled), 1))], 1), basis
 
     return run
 
 
-CONTESTANTS = {
+CONTESTANTS: dict[str, Method] = {
     "ours": ours,
     "ours_published": ours_published,
     "robusta_hmf": robusta_hmf,
@@ -80,11 +81,13 @@ CONTESTANTS = {
 
 def main() -> None:
     """Answer every line on stdin with one timed fit."""
-    name, data, out = sys.argv[1:]
-    began = time.perf_counter()
-    with np.load(data) as arrays:
-        run = CONTESTANTS[name](arrays["flux"], arrays["ivar"])
-    for _ in sys.stdin:
+    name, rank, scale, out = sys.argv[1:]
+    began, loaded = time.perf_counter(), ""
+    for line in sys.stdin:
+        if line != loaded:
+            with np.load(line.strip()) as arrays:
+                run = CONTESTANTS[name](arrays["flux"], arrays["ivar"], int(rank), float(scale))
+            loaded = line
         start = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()):  # stdout is for the timings alone
             A, G = run()

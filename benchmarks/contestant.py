@@ -1,0 +1,49 @@
+"""A worker process as seen from the benchmark that drives it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).parent
+PACKAGE_PYTHON = HERE.parent / ".venv-robusta-hmf" / "bin" / "python"
+
+
+class Contestant:
+    """One method in a process of its own, see `worker.py`."""
+
+    def __init__(self, name: str, python: Path | str, rank: int, scale: float, out: Path) -> None:
+        self.name, self._out = name, out.with_suffix(".npz")
+        command = [str(python), str(HERE / "worker.py"), name, str(rank), str(scale), str(self._out)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def begin(self, data: Path) -> None:
+        """Ask for one fit of the arrays flux and ivar in this npz file."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{data}\n")
+        self._process.stdin.flush()
+
+    def finish(self) -> dict[str, float]:
+        """Wait for it; seconds of the fit, and since the process started."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name} ended with code {self._process.wait()}")
+        return json.loads(line)
+
+    def run(self, data: Path) -> dict[str, float]:
+        """Both."""
+        self.begin(data)
+        return self.finish()
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients and basis of the last fit."""
+        with np.load(self._out) as arrays:
+            return arrays["coefficients"], arrays["basis"]
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
