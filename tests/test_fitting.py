@@ -101,7 +101,8 @@ def test_history_and_callback_tell_the_same_story(survey):
     lines = []
     fit = rp.fit(survey.data, 5, callback=lines.append)
     assert tuple(lines) == tuple(line for line in fit.history if line.stage == "fit")
-    assert [line.object_scale for line in lines[:6]] == [rp.anneal.tightening()(epoch) for epoch in range(6)]
+    planned = [rp.anneal.tightening()(epoch) for epoch in range(6)]
+    assert [(line.object_scale, line.tail) for line in lines[:6]] == planned
 
 
 def test_an_empty_object_and_an_empty_pixel_are_kept_and_do_no_harm(survey, fitted):
@@ -152,6 +153,12 @@ def test_one_gross_object_and_one_gross_pixel_change_nothing(survey, fitted):
         ({"noise": rp.Noise(scale=0.0)}, ValueError, "noise.scale must be a number with 0 < scale"),
         ({"starts": 7}, ValueError, "starts must be between 1 and 3"),
         ({"tol": 0.0}, ValueError, "tol positive"),
+        ({"schedule": lambda epoch: 1.0}, ValueError, "must map an epoch to rp.anneal.Robustness"),
+        (
+            {"schedule": rp.anneal.constant(rp.anneal.Robustness(2.0))},
+            ValueError,
+            r"object_scale in \[0, 1\]",
+        ),
         ({"max_epochs": 0}, ValueError, "max_epochs must be at least 1"),
         ({"batch_rows": 100}, ValueError, "multiple of 128"),
         ({"init": np.ones((2, 3))}, ValueError, "init must be a Fit or a finite basis"),

@@ -19,7 +19,7 @@ from robusta_prob.models.noise import (
     Noise,
     NoiseLaw,
     StudentT,
-    effective_ivar,
+    law_at,
     log_kernel_slope,
     log_normaliser,
     robust_weight,
@@ -42,6 +42,31 @@ def test_student_density_matches_scipy_at_every_nu(nu, dtype):
     np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("nu", [2.0, math.inf])
+@pytest.mark.parametrize("share", [1e-4, 0.1, 0.9])
+def test_contaminated_density_matches_scipy_and_its_derivatives_finite_differences(nu, share):
+    z, sigma, width = np.linspace(-20, 20, 101), 0.3, 7.0
+    core = stats.norm(0, sigma) if math.isinf(nu) else stats.t(nu, 0, sigma)
+
+    def density(residual):
+        return np.log(
+            (1 - share) * core.pdf(residual) + share * stats.cauchy.pdf(residual, 0, np.hypot(width, sigma))
+        )
+
+    with jax.enable_x64(True):
+        got = StudentT(jnp.asarray(1 / nu), 0.0, sigma, share, width).log_prob(jnp.asarray(z * sigma))
+        law = NoiseLaw(1 / nu, 1.0, 0.0, share, width)
+        at = map(np.asarray, law_at(jnp.asarray(z**2), jnp.asarray(sigma**-2), law))
+    _, good, bad, pull, slope_of_pull = at
+    np.testing.assert_allclose(got, density(z * sigma), rtol=1e-10)
+    np.testing.assert_allclose(good + bad, 1.0, rtol=1e-12)
+    step = 1e-4
+    slope = (density((z + step) * sigma) - density((z - step) * sigma)) / (2 * step)
+    np.testing.assert_allclose(-pull * z, slope, rtol=1e-6, atol=1e-6)
+    curvature = density((z + step) * sigma) - 2 * density(z * sigma) + density((z - step) * sigma)
+    np.testing.assert_allclose(-slope_of_pull, curvature / step**2, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("nu", [1.0, 4.0, 30.0, 1e5])
 def test_slope_in_inverse_nu_matches_finite_differences(nu):
     z2, eta, step = np.array([0.0, 0.3, 2.0, 30.0, 1e4]), 1 / nu, 1e-3 / nu
@@ -60,6 +85,9 @@ def test_student_samples_follow_the_law():
     assert stats.kstest(np.asarray(draws), stats.t(4, 3.0, 2.0).cdf).pvalue > 0.01
     normal = StudentT(0.0, 3.0, 2.0).sample(jax.random.key(1), (20_000,))
     assert stats.kstest(np.asarray(normal), stats.norm(3.0, 2.0).cdf).pvalue > 0.01
+    mixed = StudentT(0.0, 3.0, 2.0, 0.3, 9.0).sample(jax.random.key(3), (20_000,))
+    cdf = lambda x: 0.7 * stats.norm.cdf(x, 3.0, 2.0) + 0.3 * stats.cauchy.cdf(x, 3.0, np.hypot(9.0, 2.0))  # noqa: E731
+    assert stats.kstest(np.asarray(mixed), cdf).pvalue > 0.01
 
 
 @pytest.mark.parametrize("nu", [1.0, 5.0])
@@ -78,12 +106,15 @@ def test_scale_mixture_integrates_to_the_marginal(nu):
     assert math.log(mixture) == pytest.approx(float(marginal), abs=1e-7)
 
 
-def test_mixture_and_marginal_programs_agree_after_integrating_the_precisions():
+@pytest.mark.parametrize("contamination", [0.0, 0.2])
+def test_mixture_and_marginal_programs_agree_after_integrating_the_precisions(contamination):
     """Sum over cells of the quadrature above, through the programs' own sites."""
     ivar = np.array([[4.0, 0.0, 1.0]])
     flux = np.array([[0.3, np.nan, -2.0]])
-    noise, prior = Noise(3.0, 1.2, 0.1), rp.Prior(np.zeros(1), np.eye(1), math.inf)
+    noise = Noise(3.0, 1.2, 0.1, contamination)
+    prior = rp.Prior(np.zeros(1), np.eye(1), math.inf)
     values = {"basis": np.array([[0.5, 0.2, -0.4]]), "coefficients": np.array([[0.7]])}
+    values |= {"width": np.array(6.0)} if contamination else {}
 
     def density(model, extra):
         total, _ = log_density(
@@ -101,7 +132,8 @@ def test_mixture_and_marginal_programs_agree_after_integrating_the_precisions():
             return math.exp(density(rp.models.rhmf_mixture, {"precision": precision}) - base)
 
         total = base + sum(
-            math.log(integrate.quad(lambda x, j=j: along(j, x), 1e-9, 40, limit=60)[0]) for j in (0, 2)
+            math.log(integrate.quad(lambda x, j=j: along(j, x), 1e-9, 40, limit=200, points=[0.01])[0])
+            for j in (0, 2)
         )
     assert total == pytest.approx(marginal, abs=1e-5)
 
@@ -112,7 +144,7 @@ def test_programs_draw_from_the_prior_with_the_promised_sites_and_plates(model):
     draw = trace(seed(model, jax.random.key(3))).get_trace(None, ivar, rank=2)
     shapes = {
         name: np.shape(draw[name]["value"])
-        for name in ("basis", "coefficients", "flux", "nu", "scale", "floor")
+        for name in ("basis", "coefficients", "flux", "nu", "scale", "floor", "contamination", "width")
     }
     assert shapes == {
         "basis": (2, 9),
@@ -121,6 +153,8 @@ def test_programs_draw_from_the_prior_with_the_promised_sites_and_plates(model):
         "nu": (),
         "scale": (),
         "floor": (),
+        "contamination": (),
+        "width": (),
     }
     assert {frame.name for frame in draw["flux"]["cond_indep_stack"]} == {"objects", "pixels"}
     assert np.isfinite(draw["flux"]["value"]).all()
@@ -148,6 +182,8 @@ def test_learned_noise_sites_follow_their_priors():
     assert stats.kstest(1 / np.asarray(draws["nu"]), stats.expon(scale=0.5).cdf).pvalue > 0.01
     assert stats.kstest(np.log(np.asarray(draws["scale"])), stats.norm.cdf).pvalue > 0.01
     assert stats.kstest(np.asarray(draws["floor"]), stats.halfnorm(scale=0.1).cdf).pvalue > 0.01
+    assert stats.kstest(np.asarray(draws["contamination"]), stats.beta(1, 9).cdf).pvalue > 0.01
+    assert stats.kstest(np.log(np.asarray(draws["width"])), stats.norm(0, 2).cdf).pvalue > 0.01
 
 
 def test_given_noise_is_deterministic_and_impossible_noise_is_refused():
@@ -160,6 +196,7 @@ def test_given_noise_is_deterministic_and_impossible_noise_is_refused():
         (Noise(scale=-1.0), "0 < scale < inf"),
         (Noise(floor=math.nan), "0 <= floor"),
         (Noise(nu="many"), "must be a number"),
+        (Noise(contamination=1.0), "0 <= contamination < 1"),
     ]:
         with pytest.raises(ValueError, match=message):
             bad.validated()
@@ -174,7 +211,7 @@ def test_log_density_of_cells_is_zero_where_missing_and_robust_weight_is_the_pub
     assert float(cell_density(residual**2, ivar, law)[0]) == pytest.approx(
         stats.cauchy.logpdf(3.0, 0, 2.5), rel=1e-6
     )
-    weight = robust_weight(effective_ivar(ivar, law) * residual**2, law)
+    weight = robust_weight(residual**2, ivar, law)
     assert float(weight[0]) == pytest.approx(25 / (25 + 36))  # Q^2 / (Q^2 + r^2 ivar)
 
 

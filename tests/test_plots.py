@@ -143,7 +143,8 @@ def test_history_tells_starts_from_the_fit(fit: rp.Fit) -> None:
 
 def test_history_of_a_gaussian_fit_without_a_floor(fit: rp.Fit) -> None:
     lines = tuple(
-        line._replace(nu=np.inf, floor=0.0, stage="fit", object_scale=0.0) for line in fit.history[-3:]
+        line._replace(nu=np.inf, floor=0.0, stage="fit", object_scale=0.0, tail=0.0)
+        for line in fit.history[-3:]
     )
     figure = plots.history(dataclasses.replace(fit, history=lines))
     assert figure.axes[3].texts[0].get_text() == "0 throughout"

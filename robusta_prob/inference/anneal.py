@@ -1,28 +1,42 @@
 """The annealed robustness: a pure schedule, epoch -> settings of the pass.
 
-What is annealed is not the threshold Q (lowering it from a large value lets gross outliers choose the
-basis first) but the object scale: each object's own robust scale of z, where it exceeds one, divides
-its z to the power `object_scale`. At 1 an object that the basis does not fit yet has no more say than
-any other; at 0 the target model holds. The scale is the latent variable of `models.rhmf_scaled`.
+What is annealed is not the threshold Q: lowered from a large value it lets gross outliers choose the basis
+first. Instead every object's z is divided by its own robust scale, where that exceeds one, so that an
+object that the basis does not fit yet has no more say than any other; and the tail is at least a Cauchy's,
+so that no object settles on a few cells that happen to fit. The object scale is the latent variable of
+`models.rhmf_scaled`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-
-Schedule = Callable[[int], float]
-"""Epoch (0, 1, ...) -> exponent on the object scale, in [0, 1]. Must end at a constant value."""
+from typing import NamedTuple
 
 
-def constant(object_scale: float = 0.0) -> Schedule:
-    """The same at every epoch; 0 is the target model from the start."""
-    return lambda epoch: object_scale
+class Robustness(NamedTuple):
+    """How much more robust than the model a pass is; all zero is the model itself."""
+
+    object_scale: float = 0.0  # exponent in [0, 1] on each object's own scale
+    tail: float = 0.0  # least 1/nu, in [0, 2]
 
 
-def tightening(hold: int = 4, release: int = 2) -> Schedule:
-    """1 for `hold` epochs, then linearly to 0 over `release` more."""
+Schedule = Callable[[int], Robustness]
+"""Epoch (0, 1, ...) -> `Robustness`. Must end at a constant value, for which the fit may converge."""
 
-    def schedule(epoch: int) -> float:
-        return min(1.0, max(0.0, 1.0 - (epoch - hold + 1) / max(release, 1))) if epoch >= hold else 1.0
+TARGET = Robustness()
+FULL = Robustness(1.0, 1.0)
+
+
+def constant(robustness: Robustness = TARGET) -> Schedule:
+    """The same at every epoch; by default the model from the start."""
+    return lambda epoch: robustness
+
+
+def tightening(hold: int = 4, release: int = 2, begin: Robustness = FULL) -> Schedule:
+    """`begin` for `hold` epochs, then linearly to the model over `release` more."""
+
+    def schedule(epoch: int) -> Robustness:
+        left = min(1.0, max(0.0, 1.0 - (epoch - hold + 1) / max(release, 1))) if epoch >= hold else 1.0
+        return Robustness(left * begin.object_scale, left * begin.tail)
 
     return schedule

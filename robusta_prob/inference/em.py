@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from robusta_prob.data import Dataset
-from robusta_prob.inference.linalg import invert, pack, solve, unpack
+from robusta_prob.inference.linalg import invert, pair_count, solve, unpack
+from robusta_prob.inference.noise_step import noise_step
 from robusta_prob.inference.sweep import (
     BLOCK,
     Globals,
@@ -27,12 +28,7 @@ from robusta_prob.inference.sweep import (
     Statistics,
     sweep,
 )
-from robusta_prob.models.noise import NoiseLaw
-from robusta_prob.models.priors import FLOOR_WIDTH, INVERSE_DF_RATE, LOG_SCALE_WIDTH
 
-DAMPING = 0.7  # of the noise law's steps: with outliers the likelihood is flatter than its expectation
-SCALE_RANGE = 14.0  # |log s^2| at most: noise a thousand times off its errors is no noise
-NO_FLOOR = 1e-8  # f^2 below this share of the typical variance is no floor
 BATCH_ROWS = 1024  # objects handed to one compiled call
 
 
@@ -51,6 +47,8 @@ class Learn(NamedTuple):
     nu: float
     scale: float
     floor: float
+    contamination: float
+    width: float
     population: float
 
 
@@ -66,7 +64,7 @@ class Info(NamedTuple):
 
     bound: float  # F of the state before the pass, summed over objects [nats]
     move: float  # rms change of the basis' entries, in units of their posterior standard deviation
-    noise_move: float  # largest change among log s^2, 1/nu and f^2 / (sigma^2 + f^2)
+    noise_move: float  # largest change among log s^2, 1/nu, f^2 / (sigma^2 + f^2) and eps
     statistics: Statistics
     objects: tuple[PerObject, ...]
 
@@ -86,6 +84,17 @@ def rows_per_batch(data: Dataset) -> int:
     return min(BATCH_ROWS, -(-data.shape[0] // BLOCK) * BLOCK)
 
 
+def dealt(values: Float[np.ndarray, "objects *rest"], blocks: Iterable[Block]) -> list[np.ndarray]:
+    """One row per object dealt out to the blocks, padded with zeros."""
+    parts, start = [], 0
+    for block in blocks:
+        part = np.zeros((len(block.flux), *values.shape[1:]), block.flux.dtype)
+        part[: block.rows] = values[start : start + block.rows]
+        parts.append(part)
+        start += block.rows
+    return parts
+
+
 def population_of(
     mean: Float[np.ndarray, " rank"], covariance: Float[np.ndarray, "rank rank"], dtype: np.dtype
 ) -> Population:
@@ -100,14 +109,17 @@ def flat_population(rank: int, dtype: np.dtype) -> Population:
 
 
 def init(shared: Globals, coefficients: Iterable[Float[np.ndarray, "rows rank"]]) -> State:
-    """State at given shared values and coefficients, with the population's covariance for every object."""
+    """State at given shared values and coefficients.
+
+    Coefficients count as known until the first pass: a covariance as wide as the population's would make
+    every precise cell look bad.
+    """
     rank = len(shared.basis)
-    covariance, log_det = invert(shared.population.precision[:, :, None])
 
     def local(host: Float[np.ndarray, "rows rank"]) -> Local:
         A, rows = jnp.asarray(host, shared.basis.dtype), len(host)
-        V = jnp.broadcast_to(pack(covariance)[:, 0], (rows, rank * (rank + 1) // 2))
-        return Local(A, V, jnp.broadcast_to(-log_det, (rows,)), jnp.ones(rows, A.dtype))
+        V = jnp.zeros((rows, pair_count(rank)), A.dtype)
+        return Local(A, V, jnp.zeros(rows, A.dtype), jnp.ones(rows, A.dtype))
 
     return State(shared, tuple(local(A) for A in coefficients))
 
@@ -162,7 +174,8 @@ def update(
     rounding2 = (0.5 * jnp.finfo(G.dtype).eps) ** 2 * (jnp.diagonal(gram).T * G**2).sum()
     sharpness = information(statistics)  # the naive Gram's posterior standard deviation is not the true one
     move = jnp.sqrt(sharpness * jnp.maximum(moved2 - rounding2, 0.0) / touched)
-    new_law, noise_move = _noise_step(law, statistics, learn)
+    free = jnp.stack([learn.scale, learn.floor, learn.nu, learn.width, learn.contamination]) > 0
+    new_law, noise_move = noise_step(law, statistics.noise_score, statistics.noise_moments, free)
     new_population = _population_step(population, statistics, learn)
     new = Globals(G + learn.basis * dG, new_law, new_population, jnp.eye(rank, dtype=G.dtype))
     new = jax.lax.cond(learn.basis > 0, _in_gauge, lambda x, _: x, new, covariance_of(statistics))
@@ -226,66 +239,3 @@ def covariance_of(statistics: Statistics) -> Float[Array, "rank rank"]:
 
 def _mass(statistics: Statistics) -> Array:
     return jnp.maximum(statistics.moment0, jnp.finfo(statistics.moment0.dtype).tiny)
-
-
-def _noise_step(law: NoiseLaw, statistics: Statistics, learn: Learn) -> tuple[NoiseLaw, Array]:
-    """One damped Fisher-scoring step in (log s^2, f^2, 1/nu), with f^2 and 1/nu kept non-negative.
-
-    The information of the Student-t law (Lange, Little & Taylor 1989) enters only as the step's metric;
-    for 1/nu itself a rational fit to it, good to 2 %, is enough.
-    """
-    eta = jnp.asarray(law.inverse_df)
-    count, first, second = statistics.noise_moments
-    like_scale, cross = 0.5 / (1.0 + 3.0 * eta), 1.0 / ((1.0 + eta) * (1.0 + 3.0 * eta))
-    shape = 3.5 / (1.0 + 1.79 * eta) ** 2
-    information = jnp.array(
-        [
-            [like_scale * count, like_scale * first, cross * count],
-            [like_scale * first, like_scale * second, cross * first],
-            [cross * count, cross * first, shape * count],
-        ]
-    )
-    floor2 = law.floor**2
-    prior_score = jnp.stack(
-        [
-            -jnp.log(law.scale) / (2.0 * LOG_SCALE_WIDTH**2),
-            -0.5 / FLOOR_WIDTH**2 + 0.0 * eta,
-            -INVERSE_DF_RATE + 0.0 * eta,
-        ]
-    )
-    information = information.at[0, 0].add(0.25 / LOG_SCALE_WIDTH**2)
-    free = jnp.stack([learn.scale, learn.floor, learn.nu]) > 0
-    spread = count / jnp.maximum(first, jnp.finfo(eta.dtype).tiny)  # harmonic mean of sigma^2 + f^2
-    log_scale2 = 2.0 * jnp.log(law.scale)
-    low = jnp.stack([jnp.maximum(-1.0, -SCALE_RANGE - log_scale2), -0.95 * floor2, -0.5 * eta])
-    high = jnp.stack(
-        [
-            jnp.minimum(1.0, SCALE_RANGE - log_scale2),
-            3.0 * floor2 + 0.1 * spread,
-            jnp.minimum(0.25, 2.0 - eta),
-        ]
-    )
-    delta = DAMPING * _bounded_step(information, statistics.noise_score + prior_score, free, low, high)
-    new_floor2 = floor2 + delta[1]
-    new_floor2 = jnp.where(new_floor2 > NO_FLOOR * spread, new_floor2, 0.0)
-    new = NoiseLaw(eta + delta[2], law.scale * jnp.exp(0.5 * delta[0]), jnp.sqrt(new_floor2))
-    return new, jnp.abs(delta / jnp.stack([1.0 + 0.0 * eta, spread, 1.0 + 0.0 * eta])).max()
-
-
-def _bounded_step(information: Array, score: Array, free: Array, low: Array, high: Array) -> Array:
-    """Newton step within bounds: what hits a bound stays there, and the rest is solved again."""
-    size = jnp.sqrt(jnp.maximum(jnp.diagonal(information), jnp.finfo(score.dtype).tiny))
-    metric, slope = information / size[:, None] / size[None, :], score / size
-    low, high = low * size, high * size
-    fixed = jnp.where(free, jnp.nan, 0.0).astype(score.dtype)  # NaN: still to be solved for
-    delta = jnp.zeros_like(score)
-    for _ in range(3):
-        held = ~jnp.isnan(fixed)
-        known = jnp.where(held, fixed, 0.0)
-        system = jnp.where(held[:, None] | held[None, :], jnp.eye(3, dtype=score.dtype), metric)
-        rhs = jnp.where(held, known, slope - metric @ known)
-        delta = jnp.linalg.solve(system + 1e-6 * jnp.eye(3, dtype=score.dtype), rhs)
-        fixed = jnp.where(
-            held, known, jnp.where((delta < low) | (delta > high), jnp.clip(delta, low, high), jnp.nan)
-        )
-    return jnp.where(jnp.isnan(fixed), delta, fixed) / size

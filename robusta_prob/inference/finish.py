@@ -11,11 +11,13 @@ import numpy as np
 from jaxtyping import Float
 
 from robusta_prob.inference import em
+from robusta_prob.inference.anneal import TARGET
 from robusta_prob.inference.iterate import ADVICE, Epoch, Run, Status, iterate
 from robusta_prob.inference.linalg import invert, unpack
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.results import Fit, PopulationLaw, fingerprints
-from robusta_prob.inference.settle import covariances, gather, settle
+from robusta_prob.inference.settle import NOTHING, covariances, gather, settle
+from robusta_prob.inference.start import Begun
 from robusta_prob.inference.sweep import Statistics
 from robusta_prob.models.gauge import fix_gauge, near_equal
 from robusta_prob.models.noise import Noise, NoiseLaw
@@ -33,7 +35,7 @@ def finish(
     run: Run,
     blocks: Sequence[em.Block],
     seed: int,
-    history: Sequence[Epoch],
+    begun: Begun,
     config: Mapping[str, Any],
 ) -> Fit:
     """Settle the coefficients, learn the noise law, and put all into the gauge and the user's units."""
@@ -45,9 +47,10 @@ def finish(
     state, info = settle(problem, run.state, blocks)
     A = gather([local.coefficients for local in state.local], blocks).astype(float)
     population = _moments(state, info.statistics)
-    information = _information(problem, info.statistics)
+    information = _information(problem, state, blocks)
     packed, last = covariances(problem, state, blocks, information)
     noise = state.shared.loss if _all_learned(problem) else _learn_noise(problem, state, A, population, seed)
+    loss, noise = (NoiseLaw(*map(float, law)) for law in (state.shared.loss, noise))
 
     gram = unpack(np.asarray(last.statistics.gram, float) * information, rank)
     column_covariance = np.moveaxis(invert_host(gram), -1, 0)
@@ -69,8 +72,8 @@ def finish(
         coefficients=frozen((A @ T.T * unit).astype(output)),
         coefficient_covariance=frozen((T @ spread @ T.T * unit**2).astype(output)),
         basis_covariance=frozen((back.T @ column_covariance @ back).astype(data.dtype)),
-        loss=_user_law(state.shared.loss, unit),
-        noise=_user_law(noise, unit),
+        loss=loss.in_unit(1.0 / unit),
+        noise=noise.in_unit(1.0 / unit),
         information=information,
         population=PopulationLaw(T @ population.mean * unit, T @ population.covariance @ T.T * unit**2),
         flat_prior=problem.prior.is_flat,
@@ -83,18 +86,21 @@ def finish(
         grid_name=data.labels.grid_name,
         flux_name=data.labels.flux_name,
         unit=unit,
-        history=(*history, *run.history),
-        status=_status(problem, run.status, float(noise.scale)),
+        history=(*begun.history, *run.history),
+        status=_status(problem, run.status, float(noise.scale), begun.doubt),
         config=MappingProxyType(dict(config)),
     )
 
 
-def _information(problem: Problem, statistics: Statistics) -> float:
+def _information(problem: Problem, state: em.State, blocks: Sequence[em.Block]) -> float:
     """`em.information`, with squared residuals restored to what they were before parameters were fitted."""
+    # from the residuals alone: under a threshold the naive Cov(a) is many times too large
+    points = tuple(x._replace(covariance=jnp.zeros_like(x.covariance)) for x in state.local)
+    _, info, _ = problem.step(em.State(state.shared, points), blocks, TARGET, 0, "information", NOTHING)
     n, m = problem.data.shape
     census, rank = problem.data.census, problem.rank
     fitted = rank * (m - census.empty_pixels + n - census.empty_objects - rank)
-    return float(em.information(statistics)) * max(1.0 - fitted / census.observed, 0.1)
+    return float(em.information(info.statistics)) * max(1.0 - fitted / census.observed, 0.1)
 
 
 def invert_host(full: Float[np.ndarray, "rank rank systems"]) -> Float[np.ndarray, "rank rank systems"]:
@@ -136,11 +142,11 @@ def _learn_noise(
         population=free.population(population.mean, population.covariance),
     )
     blocks = tuple(em.blocks_of(part, data.unit))
-    first = em.init(shared, _in_blocks(A[rows], blocks))
+    first = em.init(shared, em.dealt(A[rows], blocks))
 
     def step(now: em.State, epoch: int) -> tuple[em.State, em.Info, Epoch]:
         new, info, line = free.step(
-            now, blocks, 0.0, epoch, "noise", free.learn._replace(basis=0.0, population=0.0)
+            now, blocks, TARGET, epoch, "noise", free.learn._replace(basis=0.0, population=0.0)
         )
         held = [x._replace(coefficients=y.coefficients) for x, y in zip(new.local, first.local, strict=True)]
         return em.State(new.shared, tuple(held)), info, line
@@ -148,29 +154,17 @@ def _learn_noise(
     return iterate(step, first, max_epochs=NOISE_PASSES, tol=NOISE_REST).state.shared.loss
 
 
-def _in_blocks(A: Float[np.ndarray, "objects rank"], blocks: Sequence[em.Block]) -> list[np.ndarray]:
-    """Rows of `A` dealt out to the blocks, padded with zeros."""
-    parts, start = [], 0
-    for block in blocks:
-        part = np.zeros((len(block.flux), A.shape[1]), block.flux.dtype)
-        part[: block.rows] = A[start : start + block.rows]
-        parts.append(part)
-        start += block.rows
-    return parts
-
-
-def _user_law(law: NoiseLaw, unit: float) -> NoiseLaw:
-    return NoiseLaw(float(law.inverse_df), float(law.scale), float(law.floor) * unit)
-
-
-def _status(problem: Problem, status: Status, noise_scale: float) -> Status:
+def _status(problem: Problem, status: Status, noise_scale: float, doubt: str) -> Status:
+    notes = [status.message]
+    if doubt:
+        notes.append(f"{doubt}: compare fits with other keys, or lower the rank")
     if noise_scale < NO_NOISE:
-        note = "the residuals are about a thousand times smaller than the errors say: is there any noise?"
-        return Status(status.code, f"{status.message}; {note}")
-    if problem.noise.floor is None and not problem.separable:
-        note = "the errors vary too little to tell a floor from a scale: the floor stays 0"
-        return Status(status.code, f"{status.message}; {note}")
-    return status
+        notes.append(
+            "the residuals are about a thousand times smaller than the errors say: is there any noise?"
+        )
+    elif problem.noise.floor is None and not problem.separable:
+        notes.append("the errors vary too little to tell a floor from a scale: the floor stays 0")
+    return Status(status.code, "; ".join(notes))
 
 
 def _finite(state: em.State) -> bool:

@@ -13,8 +13,9 @@ from robusta_prob.data import Dataset
 from robusta_prob.inference import anneal, em
 from robusta_prob.inference.finish import finish
 from robusta_prob.inference.initialise import STARTS
-from robusta_prob.inference.iterate import Callback, iterate
+from robusta_prob.inference.iterate import Callback, Epoch, Run, iterate
 from robusta_prob.inference.problem import Problem, precision
+from robusta_prob.inference.restart import restart
 from robusta_prob.inference.results import Fit
 from robusta_prob.inference.settle import settle
 from robusta_prob.inference.start import compete, warm
@@ -24,6 +25,7 @@ from robusta_prob.models.priors import Prior
 
 FAR = 10**9  # an epoch at which every schedule has ended
 SPARE_CELLS = 20  # cells beyond the number of parameters that a noise law can be learned from
+RESTARTS = 3  # rounds of them at most
 FIRST_PASSES = 3  # at the start's basis and noise law, before either is learned further
 
 
@@ -58,8 +60,7 @@ def fit(
     prior : Prior, optional
         Population of the coefficients: learned by default, `Prior.flat()` for none.
     schedule : callable, optional
-        Epoch -> exponent on the object scale, see `inference.anneal`; default `anneal.tightening()`,
-        with `init` `anneal.constant(0.0)`.
+        Epoch -> `anneal.Robustness`; default `anneal.tightening()`, with `init` `anneal.constant()`.
     starts : int, optional
         How many cheap starts compete on a subsample, 1 to 3 (the default); ignored with `init`.
     init : Fit or (K, M) array, optional
@@ -112,30 +113,60 @@ def fit(
             schedule = schedule or anneal.tightening()
         else:
             begun = warm(problem, init, seed)
-            schedule = schedule or anneal.constant(0.0)
-        state, _ = settle(problem, begun.state_for(blocks), blocks, 1.0, FIRST_PASSES)
+            schedule = schedule or anneal.constant()
+        _check_schedule(schedule)
+        state = begun.state_for(blocks)
+        if len(begun.coefficients) == 1:
+            state, _ = settle(problem, state, blocks, anneal.FULL, FIRST_PASSES)
         if init is not None:  # nothing shared moves before the coefficients fit what is known already
             state, _ = settle(problem, state, blocks)
-        final = schedule(FAR)
-        run = iterate(
-            lambda state, epoch: problem.step(state, blocks, schedule(epoch), epoch, "fit"),
-            state,
-            max_epochs=max_epochs,
-            tol=tol,
-            settled=lambda epoch: schedule(epoch) == final,
-            callback=callback,
-        )
+        run, restarted = _run(problem, state, blocks, schedule, max_epochs, tol, callback)
         config = {
             "rank": rank,
             "noise": noise,
             "prior": "flat" if prior.is_flat else "population",
             "engine": "em",
             "start": begun.name,
+            "start_scores": dict(begun.scores),
+            "restarted": restarted,
             "seed": seed,
             "max_epochs": max_epochs,
             "tol": tol,
         }
-        return finish(problem, run, blocks, seed, begun.history, config)
+        return finish(problem, run, blocks, seed, begun, config)
+
+
+def _run(
+    problem: Problem,
+    state: em.State,
+    blocks: tuple[em.Block, ...],
+    schedule: anneal.Schedule,
+    max_epochs: int,
+    tol: float,
+    callback: Callback | None,
+) -> tuple[Run, int]:
+    """Iterate to rest, begin objects again that sit in a wrong solution, and go on while that helps."""
+    final, restarted = schedule(FAR), 0
+    history: list[Epoch] = []
+    for turn in range(RESTARTS + 1):
+        run = iterate(
+            lambda state, epoch: problem.step(state, blocks, schedule(epoch), epoch, "fit"),
+            state,
+            first=len(history),
+            max_epochs=max_epochs,
+            tol=tol,
+            settled=lambda epoch: schedule(epoch) == final,
+            callback=callback,
+        )
+        history += run.history
+        run = run._replace(history=history)
+        if not run.status.ok or len(history) >= max_epochs or turn == RESTARTS:
+            break
+        state, moved = restart(problem, run.state, blocks)
+        if not moved:
+            break
+        restarted += moved
+    return run, restarted
 
 
 def _seed(key: Array | int) -> int:
@@ -189,6 +220,19 @@ def _check(
         raise ValueError(f"max_epochs must be at least 1 and tol positive, got {max_epochs} and {tol}")
     if batch_rows is not None and (batch_rows < BLOCK or batch_rows % BLOCK):
         raise ValueError(f"batch_rows must be a positive multiple of {BLOCK}, got {batch_rows}")
+
+
+def _check_schedule(schedule: anneal.Schedule) -> None:
+    """Refuse a schedule that gives anything but settings within their limits."""
+    for epoch in (0, 1, FAR):
+        value = schedule(epoch)
+        if not isinstance(value, anneal.Robustness) or not (
+            0.0 <= value.object_scale <= 1.0 and 0.0 <= value.tail <= 2.0
+        ):
+            raise ValueError(
+                "a schedule must map an epoch to rp.anneal.Robustness(object_scale, tail) with object_scale "
+                f"in [0, 1] and tail in [0, 2]; at epoch {epoch} it gives {value!r}"
+            )
 
 
 def _check_learnable(data: Dataset, rank: int, noise: Noise) -> None:

@@ -36,10 +36,12 @@ class Epoch(NamedTuple):
     bound: float  # F before the pass [nats], see `inference.sweep`
     move: float  # rms change of the basis in units of its posterior standard deviation
     noise_move: float
-    object_scale: float  # the schedule's value
+    object_scale: float  # the schedule's values, see `anneal.Robustness`
+    tail: float
     nu: float
     scale: float
     floor: float  # in the user's flux unit
+    contamination: float
 
 
 Callback = Callable[[Epoch], None]
@@ -58,6 +60,7 @@ def iterate(
     step: Callable[[Any, int], tuple[Any, Any, Epoch]],
     state: Any,
     *,
+    first: int = 0,
     max_epochs: int,
     tol: float,
     settled: Callable[[int], bool] = lambda epoch: True,
@@ -67,11 +70,11 @@ def iterate(
 
     Convergence is linear, so the distance still to go is estimated from the last two moves,
     move * rate / (1 - rate); the loop ends where that falls below `tol` (in posterior standard
-    deviations) in an epoch for which `settled` says that the schedule has ended.
+    deviations) in an epoch for which `settled` says that the schedule has ended. Epochs count from `first`.
     """
     history: list[Epoch] = []
     info, previous, to_go = None, math.inf, math.inf
-    for epoch in range(max_epochs):
+    for epoch in range(first, max_epochs):
         new, new_info, line = step(state, epoch)
         if not all(map(math.isfinite, (line.bound, line.move, line.noise_move))):
             message = f"a number stopped being finite in epoch {epoch}; {ADVICE}"
@@ -84,7 +87,7 @@ def iterate(
         rate = min(line.move / previous, 0.99) if previous > 0 else 0.0
         to_go = line.move * max(rate, 0.1) / (1.0 - rate)
         previous = line.move
-        if settled(epoch) and epoch > 0 and to_go < tol and line.noise_move < 0.1 * tol:
+        if settled(epoch) and epoch > first and to_go < tol and line.noise_move < 0.1 * tol:
             return Run(state, info, history, Status(CONVERGED, f"converged in {epoch + 1} epochs"))
     message = (
         f"not converged after {max_epochs} epochs: the basis moves by {previous:.2g} of its posterior "

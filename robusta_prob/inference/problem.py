@@ -10,18 +10,20 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from robusta_prob.data import Dataset
 from robusta_prob.inference import em
+from robusta_prob.inference.anneal import TARGET, Robustness
 from robusta_prob.inference.iterate import Epoch
 from robusta_prob.inference.sweep import Globals, Population, Settings
 from robusta_prob.models.noise import Noise, NoiseLaw
 from robusta_prob.models.priors import Prior
 
 HALF_NORMAL_MEDIAN2 = 0.4549  # median of z^2 for a standard normal z
-FIRST_INVERSE_DF = 0.25  # where learning of 1/nu begins
+FIRST_INVERSE_DF = 0.1  # where learning of 1/nu begins
+FIRST_CONTAMINATION = 0.05
+FIRST_WIDTH = 30.0  # in units of the typical residual
 FIRST_LAW_CELLS = 50_000  # cells that a first guess of scale and floor looks at
 NO_CUT = 1e30  # an object cut that never bites, within float32
 
@@ -54,6 +56,8 @@ class Problem(NamedTuple):
             nu=float(noise.nu is None),
             scale=float(noise.scale is None),
             floor=float(learn_floor),
+            contamination=float(noise.learns_contamination),
+            width=float(noise.has_contamination),
             population=float(not prior.is_flat),
         )
         return cls(data, rank, noise, prior, learn, separable, data.dtype)
@@ -63,14 +67,14 @@ class Problem(NamedTuple):
         """Coefficients are marginalised wherever they have a proper prior."""
         return not self.prior.is_flat
 
-    def settings(self, object_scale: float = 0.0, information: float = 1.0) -> Settings:
+    def settings(self, robustness: Robustness = TARGET, information: float = 1.0) -> Settings:
         """Of a pass, as arrays of the data's dtype (so that no value compiles anything)."""
         cut = NO_CUT if self.prior.is_flat else chi2_quantile(self.rank)
-        return Settings(*(jnp.asarray(x, self.dtype) for x in (object_scale, cut, information)))
+        return Settings(*(jnp.asarray(x, self.dtype) for x in (*robustness, cut, information)))
 
-    def law(self, inverse_df: ArrayLike, scale: ArrayLike, floor: ArrayLike) -> NoiseLaw:
+    def law(self, law: NoiseLaw) -> NoiseLaw:
         """A noise law as arrays of the data's dtype."""
-        return NoiseLaw(*(jnp.asarray(x, self.dtype) for x in (inverse_df, scale, floor)))
+        return NoiseLaw(*(jnp.asarray(x, self.dtype) for x in law))
 
     def shared(
         self, basis: Float[np.ndarray, "rank pixels"], law: NoiseLaw, population: Population
@@ -90,7 +94,7 @@ class Problem(NamedTuple):
         self,
         state: em.State,
         blocks: Iterable[em.Block],
-        object_scale: float,
+        robustness: Robustness,
         epoch: int,
         stage: str,
         learn: em.Learn | None = None,
@@ -100,7 +104,7 @@ class Problem(NamedTuple):
         new, info = em.step(
             state,
             blocks,
-            self.settings(object_scale, information),
+            self.settings(robustness, information),
             learn or self.learn,
             marginal=self.marginal,
         )
@@ -111,10 +115,11 @@ class Problem(NamedTuple):
             info.bound,
             info.move,
             info.noise_move,
-            object_scale,
+            *robustness,
             law.nu,
             float(law.scale),
             float(law.floor) * self.data.unit,
+            float(law.contamination),
         )
         return new, info, line
 
@@ -135,7 +140,9 @@ class Problem(NamedTuple):
             floor2 = (floor / self.data.unit) ** 2
         if scale is None:
             scale = math.sqrt(max(np.median(r2 / (variance + floor2)) / HALF_NORMAL_MEDIAN2, 1e-12))
-        return self.law(inverse_df, scale, math.sqrt(floor2))
+        contamination = FIRST_CONTAMINATION if self.learn.contamination else self.noise.contamination or 0.0
+        width = FIRST_WIDTH * max(math.sqrt(np.median(r2)), 1e-12)
+        return self.law(NoiseLaw(inverse_df, scale, math.sqrt(floor2), contamination, width))
 
 
 def scale_and_floor_separate(data: Dataset) -> bool:

@@ -11,16 +11,17 @@ from jaxtyping import Shaped
 
 from robusta_prob.data import Dataset
 from robusta_prob.inference import em
+from robusta_prob.inference.anneal import FULL
 from robusta_prob.inference.linalg import unpack
 from robusta_prob.inference.problem import Problem, precision
 from robusta_prob.inference.results import Fit, Projection
 from robusta_prob.inference.settle import NOTHING, covariances, gather, settle
 from robusta_prob.inference.sweep import Globals
-from robusta_prob.models.noise import Noise, NoiseLaw, effective_ivar, robust_weight
+from robusta_prob.models.noise import Noise, robust_weight
 from robusta_prob.models.priors import Prior
 from robusta_prob.validate import frozen
 
-ANNEALED_PASSES = 4  # with object scales, so that a foreign object does not lock in at once
+ANNEALED_PASSES = 12  # at most, with object scales, so that a foreign object does not lock in at once
 
 
 def project(fit: Fit, data: Dataset, *, batch_rows: int | None = None) -> Projection:
@@ -57,7 +58,7 @@ def project(fit: Fit, data: Dataset, *, batch_rows: int | None = None) -> Projec
         for block in em.blocks_of(data, unit, batch_rows, fit.dtype):
             one = (_masked(fit, block),)
             state = em.init(shared, [np.tile(start, (len(block.flux), 1))])
-            state, _ = settle(problem, state, one, 1.0, ANNEALED_PASSES)
+            state, _ = settle(problem, state, one, FULL, ANNEALED_PASSES)
             state, _ = settle(problem, state, one)
             packed, _ = covariances(problem, state, one, fit.information)
             means.append(gather([state.local[0].coefficients], one))
@@ -135,18 +136,18 @@ def robust_weights(
     rows: Shaped[np.ndarray, " some"] | slice | None = None,
     out: Any = None,
 ) -> Any:
-    """The published robust weights nu/(nu + z^2) under the fitted loss, (N, M) in [0, 1]; NaN where missing.
+    """Weight of every cell in the fit, over that of a perfect one, (N, M) in [0, 1]; NaN where missing.
 
-    Hilder, Hogg, Casey & Rix write it Q^2/(Q^2 + r^2/sigma^2), with Q^2 = nu s^2. Arguments as in
-    `residuals`.
+    Without contamination nu/(nu + z^2), the published robust weight: Hilder, Hogg, Casey & Rix write it
+    Q^2/(Q^2 + r^2/sigma^2), with Q^2 = nu s^2. Arguments as in `residuals`.
     """
     part, blocks = evaluate(fit, data, projection, rows)
-    law = internal_law(fit, fit.loss)
+    law = fit.loss.in_unit(fit.unit)
 
     def weights() -> Iterator[tuple[slice, np.ndarray]]:
         for here, flux, ivar, seen, model in blocks:
             with precision(fit.dtype):
-                weight = robust_weight(effective_ivar(ivar, law) * (flux - model) ** 2, law)
+                weight = robust_weight((flux - model) ** 2, ivar, law)
             yield here, np.where(seen, np.asarray(weight), np.nan)
 
     return _collect(weights(), part.shape, fit.dtype, out)
@@ -201,11 +202,6 @@ def check_same_pixels(fit: Fit, data: Dataset) -> None:
         )
 
 
-def internal_law(fit: Fit, law: NoiseLaw) -> NoiseLaw:
-    """A noise law of the fit with its floor in units of `fit.unit`."""
-    return NoiseLaw(law.inverse_df, law.scale, law.floor / fit.unit)
-
-
 def _fixed_problem(fit: Fit, data: Dataset) -> Problem:
     prior = Prior.flat() if fit.flat_prior else Prior()
     return Problem(data, fit.rank, Noise(), prior, NOTHING, separable=True, dtype=fit.dtype)
@@ -213,7 +209,7 @@ def _fixed_problem(fit: Fit, data: Dataset) -> Problem:
 
 def _shared(fit: Fit, problem: Problem) -> Globals:
     population = problem.population(fit.population.mean / fit.unit, fit.population.covariance / fit.unit**2)
-    return problem.shared(fit.basis, problem.law(*internal_law(fit, fit.loss)), population)
+    return problem.shared(fit.basis, problem.law(fit.loss.in_unit(fit.unit)), population)
 
 
 def _masked(fit: Fit, block: em.Block) -> em.Block:

@@ -9,24 +9,25 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from robusta_prob.inference import em
+from robusta_prob.inference.anneal import TARGET, Robustness
 from robusta_prob.inference.problem import Problem
 
 PASSES = 20
 REST = 0.01  # change of an object's coefficients, in posterior standard deviations, that counts as rest
 STRAGGLERS = 0.01  # share of the objects (foreign ones, torn between two solutions) that may still move
-NOTHING = em.Learn(0.0, 0.0, 0.0, 0.0, 0.0)
+NOTHING = em.Learn(*[0.0] * len(em.Learn._fields))
 
 
 def settle(
     problem: Problem,
     state: em.State,
     blocks: Sequence[em.Block],
-    object_scale: float = 0.0,
+    robustness: Robustness = TARGET,
     passes: int = PASSES,
 ) -> tuple[em.State, em.Info]:
     """Iterate the coefficients of every object to rest; the shared values stay as they are."""
     for epoch in range(passes):
-        new, info, _ = problem.step(state, blocks, object_scale, epoch, "settle", NOTHING)
+        new, info, _ = problem.step(state, blocks, robustness, epoch, "settle", NOTHING)
         moving = _moving(state, new, blocks)
         state = new
         if moving <= STRAGGLERS:
@@ -38,7 +39,7 @@ def covariances(
     problem: Problem, state: em.State, blocks: Sequence[em.Block], information: float
 ) -> tuple[Float[np.ndarray, "objects pairs"], em.Info]:
     """Posterior covariance of every object's coefficients, packed, with the sandwich's information factor."""
-    new, info, _ = problem.step(state, blocks, 0.0, 0, "covariances", NOTHING, information)
+    new, info, _ = problem.step(state, blocks, TARGET, 0, "covariances", NOTHING, information)
     return gather([local.covariance for local in new.local], blocks), info
 
 

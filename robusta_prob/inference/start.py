@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -10,29 +12,37 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from robusta_prob.inference import em
+from robusta_prob.inference.anneal import FULL
 from robusta_prob.inference.initialise import Start, project_wrapped
 from robusta_prob.inference.iterate import Epoch
 from robusta_prob.inference.problem import Problem
-from robusta_prob.inference.results import Fit
+from robusta_prob.inference.results import Fit, in_training
+from robusta_prob.inference.settle import settle
 from robusta_prob.inference.sweep import Globals
 from robusta_prob.models.noise import log_density
 
 SUBSAMPLE = 1000  # objects on which starts compete
 HELD_OUT = 0.1  # share of their cells that judges them
 EPOCHS = 8
+DISTINCT = 0.3  # sine of the angle from which two starts count as two solutions
+SETTLING = 2  # passes more for the coefficients alone
 
 
 class Begun(NamedTuple):
-    """Shared values to begin with, and the coefficients that every object gets at first."""
+    """Shared values to begin with, and the coefficients: one row for all objects, or one row each."""
 
     name: str
     shared: Globals
-    coefficients: Float[np.ndarray, " rank"]
+    coefficients: Float[np.ndarray, "rows rank"]
     history: tuple[Epoch, ...]
+    scores: Mapping[str, float] = MappingProxyType({})  # of all starts: typical held-out log density [nats]
+    doubt: str = ""  # where another start predicts as well and yet differs
 
     def state_for(self, blocks: Sequence[em.Block]) -> em.State:
         """The engine's state over these blocks."""
-        return em.init(self.shared, (np.tile(self.coefficients, (len(block.flux), 1)) for block in blocks))
+        objects = sum(block.rows for block in blocks)
+        A = np.broadcast_to(self.coefficients, (objects, self.coefficients.shape[1]))
+        return em.init(self.shared, em.dealt(A, blocks))
 
 
 def compete(problem: Problem, starts: Sequence[Callable[..., Start]], seed: int) -> Begun:
@@ -46,14 +56,25 @@ def compete(problem: Problem, starts: Sequence[Callable[..., Start]], seed: int)
     Y, W = np.asarray(sample.data.flux), np.asarray(sample.data.ivar)
     hidden = rng.random(Y.shape) < HELD_OUT
     shown = np.where(hidden, 0, W).astype(W.dtype)
-    best: tuple[float, Begun] | None = None
+    field, scores = [], []
     for number, start in enumerate(starts):
         first = start(Y, shown > 0, problem.rank, seed + number)
         begun, score = _try(sample, first, shown, W * hidden, start.__name__)
-        if best is None or score > best[0]:
-            best = score, begun
-    assert best is not None
-    return best[1]
+        field.append(begun)
+        scores.append(score)
+    typical = [float(np.median(score)) if np.isfinite(score).all() else -math.inf for score in scores]
+    best = int(np.argmax(typical))
+    doubts = (
+        f"start {field[other].name} leads to another basis (sine of the angle {angle:.2g}) that predicts "
+        "held-out cells as well"
+        for other in range(len(field))
+        if (angle := _angle(field[best], field[other])) > DISTINCT
+        and not _clearly_better(scores[best], scores[other])
+    )
+    return field[best]._replace(
+        scores=MappingProxyType({begun.name: score for begun, score in zip(field, typical, strict=True)}),
+        doubt=next(doubts, ""),
+    )
 
 
 def warm(problem: Problem, init: Fit | Array, seed: int) -> Begun:
@@ -73,23 +94,27 @@ def warm(problem: Problem, init: Fit | Array, seed: int) -> Begun:
     Y, W = np.asarray(sample.data.flux), np.asarray(sample.data.ivar)
     if isinstance(init, Fit):
         mean, covariance = init.population.mean / data.unit, init.population.covariance / data.unit**2
-        law = problem.law(1.0 / init.noise.nu, init.noise.scale, init.noise.floor / data.unit)
+        law = problem.law(init.noise.in_unit(data.unit))
         law = law._replace(**_given(problem))
         shared = problem.shared(basis, law, problem.population(mean, covariance))
-        return Begun("init", shared, mean, ())
+        same = data.shape[0] == len(init.ids) and in_training(init, data).all()
+        return Begun("init", shared, init.coefficients / data.unit if same else mean[None], ())
     first = project_wrapped(Y, W > 0, basis.astype(data.dtype))
     return _begin(sample, first, W, "init")
 
 
 def _given(problem: Problem) -> dict[str, Array]:
     """The given parts of the noise law, in the engine's units."""
-    nu, scale, floor = problem.noise
+    nu, scale, floor, contamination = problem.noise
+    if contamination is None and not problem.learn.contamination:
+        contamination = 0.0
     if floor is None and not problem.learn.floor:
         floor = 0.0
     values = {
         "inverse_df": None if nu is None else 1.0 / nu,
         "scale": scale,
         "floor": None if floor is None else floor / problem.data.unit,
+        "contamination": contamination,
     }
     return {name: jnp.asarray(x, problem.data.dtype) for name, x in values.items() if x is not None}
 
@@ -108,7 +133,7 @@ def _begin(sample: Problem, first: Start, W: Float[np.ndarray, "objects pixels"]
     spread = 1.4826 * np.median(np.abs(A - mean), axis=0)
     spread = np.maximum(spread, 1e-3 * max(np.linalg.norm(mean), spread.max(), 1e-30))
     population = sample.population(mean, np.diag(4.0 * spread**2))
-    return Begun(name, sample.shared(G, law, population), mean, ())
+    return Begun(name, sample.shared(G, law, population), mean[None], ())
 
 
 def _try(
@@ -117,7 +142,7 @@ def _try(
     shown: Float[np.ndarray, "objects pixels"],
     hidden: Float[np.ndarray, "objects pixels"],
     name: str,
-) -> tuple[Begun, float]:
+) -> tuple[Begun, Float[np.ndarray, " objects"]]:
     begun = _begin(sample, first, shown, name)
     seen = sample._replace(data=_with_ivar(sample, shown))
     blocks = tuple(em.blocks_of(seen.data, seen.data.unit))
@@ -125,22 +150,34 @@ def _try(
     state = begun.state_for(blocks)
     history = []
     for epoch in range(EPOCHS):
-        state, _, line = seen.step(state, blocks, 1.0, epoch, f"start: {name}")
+        state, _, line = seen.step(state, blocks, FULL, epoch, f"start: {name}")
         history.append(line)
+    state, _ = settle(seen, state, blocks, FULL, SETTLING)  # coefficients in the gauge of the last basis
     A = np.concatenate([np.asarray(x.coefficients)[:n] for x, n in zip(state.local, rows, strict=True)])
     score = _held_out_score(sample, A, state.shared, hidden)
-    return Begun(name, state.shared, np.median(A, axis=0), tuple(history)), score
+    return Begun(name, state.shared, np.median(A, axis=0)[None], tuple(history)), score
 
 
 def _held_out_score(
     sample: Problem, A: np.ndarray, shared: Globals, hidden: Float[np.ndarray, "objects pixels"]
-) -> float:
+) -> Float[np.ndarray, " objects"]:
+    """Mean log density of every object's hidden cells [nats]; objects without any are left out."""
     residual = np.asarray(sample.data.flux) - A @ np.asarray(shared.basis)
     density = np.asarray(log_density(residual**2, hidden, shared.loss), float)
     count = (hidden > 0).sum(1)
-    if not np.isfinite(density).all() or not count.any():
-        return -np.inf
-    return float(np.median(density.sum(1)[count > 0] / count[count > 0]))
+    return density.sum(1)[count > 0] / count[count > 0] if count.any() else np.array([-np.inf])
+
+
+def _clearly_better(score: Float[np.ndarray, " objects"], other: Float[np.ndarray, " objects"]) -> bool:
+    """Whether most objects prefer the first, by a sign test at three standard deviations."""
+    wins = int((score > other).sum())
+    return wins - 0.5 * len(score) > 1.5 * math.sqrt(len(score))
+
+
+def _angle(one: Begun, other: Begun) -> float:
+    """Sine of the largest angle between two subspaces whose bases are orthonormal."""
+    G, H = (np.asarray(begun.shared.basis, float) for begun in (one, other))
+    return float(np.linalg.norm(G - (G @ H.T) @ H, 2)) if np.isfinite(H).all() else 0.0
 
 
 def _with_ivar(sample: Problem, ivar: Float[np.ndarray, "objects pixels"]):  # type: ignore[no-untyped-def]

@@ -26,7 +26,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from robusta_prob.inference.linalg import pack, pair_count, pairs, solve, unpack
-from robusta_prob.models.noise import NoiseLaw, effective_ivar, log_kernel, log_kernel_slope, log_normaliser
+from robusta_prob.models.noise import Law, NoiseLaw, effective_ivar, law_at, log_kernel_slope, log_normaliser
 
 _HALF_POINT = 0.37455  # c with E[z^2 / (z^2 + c)] = 1/2 for a standard normal z
 BLOCK = 128  # objects per inner step: a block of float32 spectra stays in the second-level cache
@@ -61,8 +61,9 @@ class Local(NamedTuple):
 class Settings(NamedTuple):
     """How a pass works; all traced, so no value compiles anything."""
 
-    # exponent in [0, 1] on each object's own scale, see `anneal`
+    # see `anneal.Robustness`
     object_scale: Float[Array, ""] | float
+    tail: Float[Array, ""] | float
     # squared Mahalanobis distance up to which an object votes fully on the population
     object_cut: Float[Array, ""] | float
     # factor on the Grams: 1, or the sandwich's where covariances are wanted
@@ -75,8 +76,8 @@ class Statistics(NamedTuple):
     gram: Float[Array, "pairs pixels"]  # sum_i w_ij m_i m_i^T
     gram_cov: Float[Array, "pairs pixels"]  # sum_i w_ij V_i
     rhs: Float[Array, "rank pixels"]  # sum_i w_ij m_i r_ij
-    noise_score: Float[Array, " three"]  # gradient of F in (log s^2, f^2, 1/nu)
-    noise_moments: Float[Array, " three"]  # sums of 1, u, u^2 over cells, u = 1 / (sigma^2 + f^2)
+    noise_score: Float[Array, " four"]  # gradient of F in (log s^2, f^2, 1/nu, log width)
+    noise_moments: Float[Array, " four"]  # sums of 1, u, u^2, P(bad) over cells, u = 1 / (sigma^2 + f^2)
     influence: Float[Array, " three"]  # sums of w, psi^2, psi' over cells: the sandwich's scalars
     moment0: Float[Array, ""]  # sum_i omega_i
     moment1: Float[Array, " rank"]  # sum_i omega_i (m_i - mu), centred or float32 loses C
@@ -97,8 +98,8 @@ def empty_statistics(rank: int, pixels: int, dtype: np.dtype) -> Statistics:
         zeros((p, pixels)),
         zeros((p, pixels)),
         zeros((rank, pixels)),
-        zeros(3),
-        zeros(3),
+        zeros(4),
+        zeros(4),
         zeros(3),
         zeros(()),
         zeros(rank),
@@ -132,18 +133,27 @@ def sweep_block(
         settings.object_scale > 0, lambda: _object_scale2(X, count, scale2), lambda: jnp.ones_like(scale2)
     )
     square = R**2 + (V * twice) @ GG if marginal else R**2
-    # both of the target model, whatever the annealing
-    noise_score, noise_moments = _noise_statistics(P * square, W, seen, law)
-    influence = _influence(P * R**2, seen, law)
-    P = P / jnp.maximum(scale2, 1.0)[:, None] ** settings.object_scale
     X = P * square  # z^2, or its posterior mean
-    weight = 1.0 / (1.0 + law.inverse_df * X)
-    w = (1.0 + law.inverse_df) * P * weight  # the E-step's precision: (nu+1)/(nu+z^2) / (s^2 (sigma^2+f^2))
+    # noise law and sandwich are those of the target model, whatever the annealing
+    target = law_at(X, jnp.where(seen, P, 1.0), law)
+    noise_score, noise_moments = _noise_statistics(target, X, P * R**2, P, W, seen, law)
+    influence = _influence(target, X, seen)
+    P = P / jnp.maximum(scale2, 1.0)[:, None] ** settings.object_scale
+    law = law._replace(inverse_df=jnp.maximum(law.inverse_df, settings.tail))
+    at = lax.cond(
+        (settings.object_scale > 0) | (settings.tail > 0),
+        # an annealed Cov(a) lags behind: with it, cells of precise objects would still look bad at the end
+        lambda: law_at(
+            P * (R**2 + (1.0 - settings.object_scale) * (square - R**2)), jnp.where(seen, P, 1.0), law
+        ),
+        lambda: target,
+    )
+    w = P * at.pull  # the E-step's precision: without contamination (nu+1)/(nu+z^2) / (s^2 (sigma^2+f^2))
 
     H = settings.information * unpack((w @ GG.T).T, rank) + population.precision[:, :, None]
     offset = A - population.mean
     h = (w * R) @ G.T - offset @ population.precision
-    bound = _log_likelihood(X, P, seen, count, law) + _log_prior(offset, population)
+    bound = _log_likelihood(at, P, seen) + _log_prior(offset, population)
     if marginal:  # -KL(q || population) is the log prior density plus the entropy and the spread of q
         spread = (V * twice) @ pack(population.precision)
         bound = bound + 0.5 * (log_det + rank - spread)
@@ -152,7 +162,7 @@ def sweep_block(
     A_new, V_new = A + step.T, pack(inverse).T
     wR = w * _residual(R, step.T, G)
 
-    quality = (weight * seen).sum(1) / jnp.maximum(count, 1.0)
+    quality = jnp.where(seen, at.pull, 0.0).sum(1) / ((1.0 + law.inverse_df) * jnp.maximum(count, 1.0))
     offset = A_new - population.mean
     determined = (population.precision[0, 0] > 0) | (count > rank)  # without a prior, K cells fit anything
     omega = jnp.where(determined, _object_weight(offset, quality, population, settings.object_cut), 0.0)
@@ -178,9 +188,8 @@ def _residual(Y: Array, A: Array, G: Array) -> Array:
     return Y
 
 
-def _log_likelihood(X: Array, P: Array, seen: Array, count: Array, law: NoiseLaw) -> Float[Array, " block"]:
-    log_p = jnp.log(jnp.where(seen, P, 1.0))
-    return (0.5 * log_p + log_kernel(X, law.inverse_df)).sum(1) + count * log_normaliser(law.inverse_df)
+def _log_likelihood(at: Law, P: Array, seen: Array) -> Float[Array, " block"]:
+    return jnp.where(seen, 0.5 * jnp.log(jnp.where(seen, P, 1.0)) + at.log_density, 0.0).sum(1)
 
 
 def _log_prior(offset: Array, population: Population) -> Float[Array, " block"]:
@@ -199,30 +208,46 @@ def _object_weight(
 def _object_scale2(X: Array, count: Array, scale2: Array) -> Float[Array, " block"]:
     """Squared M-scale of an object's z: mean z^2/(z^2 + c s^2) = 1/2, which half of its pixels cannot break.
 
-    Four fixed-point steps from the previous value; c makes it 1 for a standard normal.
+    Four fixed-point steps from the previous value, each of any size, since spectra may be off by 10^4 sigma
+    at first; c makes it 1 for a standard normal.
     """
     for _ in range(4):
         share = (X / (X + _HALF_POINT * scale2[:, None])).sum(1) / jnp.maximum(count, 1.0)
-        scale2 = jnp.where(count > 0, scale2 * jnp.maximum(2.0 * share, 0.05), 1.0)
+        step = jnp.clip(share / jnp.maximum(1.0 - share, 1e-6), 1e-2, None)
+        scale2 = jnp.where(count > 0, jnp.clip(scale2 * step, 1e-6, 1e30), 1.0)
     return scale2
 
 
-def _noise_statistics(X: Array, W: Array, seen: Array, law: NoiseLaw) -> tuple[Array, Array]:
-    """Score of the noise law, and moments for its Fisher information."""
+def _noise_statistics(
+    at: Law, X: Array, XR: Array, P: Array, W: Array, seen: Array, law: NoiseLaw
+) -> tuple[Array, Array]:
+    """Score of the noise law, and moments for its Fisher information.
+
+    By Fisher's identity the score of the marginal likelihood is the expectation of a cell's score under the
+    posterior. At the mean of z^2 alone 1/nu would come out 0.7 K/M too small, so half the second derivative
+    times the variance of z^2, 4 X (X - XR) - 2 (X - XR)^2, is added. And the posterior is wider than V, which
+    takes the precisions for known, by naive over Fisher information, (nu + 3)/(nu + 1).
+    """
     eta = law.inverse_df
     U = W / (1.0 + W * law.floor**2)
-    excess = jnp.where(seen, 0.5 * ((1.0 + eta) * X / (1.0 + eta * X) - 1.0), 0.0)
-    tail = jnp.where(seen, jax.grad(log_normaliser)(eta) + log_kernel_slope(X, eta), 0.0)
-    score = jnp.stack([excess.sum(), (excess * U).sum(), tail.sum()])
-    return score, jnp.stack([seen.sum().astype(U.dtype), U.sum(), (U**2).sum()])
+    X = XR + (X - XR) * (1.0 + 3.0 * eta) / (1.0 + eta)
+    weight = 1.0 / (1.0 + eta * X)
+    variance = (X - XR) * (4.0 * X - 2.0 * (X - XR)) * weight**3
+    excess = 0.5 * ((1.0 + eta) * X * weight - 1.0) - 0.5 * eta * (1.0 + eta) * variance
+    width2 = 1.0 + law.width**2 * P
+    reach = at.bad * (X - width2) / (X + width2)
+    excess = jnp.where(seen, at.good * excess + 0.5 * reach / width2, 0.0)
+    tail = jax.grad(log_normaliser)(eta) + log_kernel_slope(X, eta)
+    tail = at.good * (tail + 0.25 * (1.0 + 2.0 * eta - eta * X) * variance)
+    of_width = reach * (1.0 - 1.0 / width2)
+    tail, of_width, bad = (jnp.where(seen, x, 0.0).sum() for x in (tail, of_width, at.bad))
+    score = jnp.stack([excess.sum(), (excess * U).sum(), tail, of_width])
+    return score, jnp.stack([seen.sum().astype(U.dtype), U.sum(), (U**2).sum(), bad])
 
 
-def _influence(X: Array, seen: Array, law: NoiseLaw) -> Float[Array, " three"]:
+def _influence(at: Law, X: Array, seen: Array) -> Float[Array, " three"]:
     """Sums of weight, squared score and slope of the loss per cell, in units of its precision."""
-    weight = 1.0 / (1.0 + law.inverse_df * X)
-    pull = (1.0 + law.inverse_df) * weight
-    sums = [pull, pull**2 * X, pull * weight * (1.0 - law.inverse_df * X)]
-    return jnp.stack([jnp.where(seen, x, 0.0).sum() for x in sums])
+    return jnp.stack([jnp.where(seen, x, 0.0).sum() for x in (at.pull, at.pull**2 * X, at.slope)])
 
 
 def _turned(local: Local, T: Float[Array, "rank rank"]) -> Local:

@@ -4,8 +4,11 @@
     G            ~ weak Normal prior on every entry                      basis, K x M
     y_ij | a, G  ~ StudentT(nu, sum_k a_ik g_kj, s sqrt(sigma_ij^2 + f^2))   where ivar_ij > 0
 
+or, for a share eps of the cells, a much wider Cauchy, see `models.noise`.
+
 The four programs share these lines and differ in the noise only. Sites: "basis" (K, M), "coefficients"
-(N, K), "nu", "scale", "floor", "flux" (N, M); the flux has the plates "objects" and "pixels".
+(N, K), "nu", "scale", "floor", "contamination", "width", "flux" (N, M); the flux has the plates "objects" and
+"pixels".
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ def rhmf(
     rank : int
         Number of basis vectors K.
     noise : Noise, optional
-        Which of nu, scale, floor are given; the others are sampled. Default: all sampled.
+        Which of nu, scale, floor, contamination are given; the others are sampled. Default: all sampled.
     prior : Prior, optional
         Population of the coefficients and scale of the basis.
 
@@ -60,14 +63,14 @@ def rhmf(
     (1, 5, 20)
     """
     model, law = _mean_and_noise(flux, ivar, rank, noise, prior)
-    return _observe(flux, ivar, StudentT(law.inverse_df, model, _sigma(ivar, law)))
+    return _observe(flux, ivar, _law(law, model, _sigma(ivar, law)))
 
 
 def hmf(
     flux: Matrix | None, ivar: Matrix, *, rank: int, noise: Noise | None = None, prior: Prior | None = None
 ) -> Matrix:
     """Gaussian heteroskedastic matrix factorisation: `rhmf` at nu = infinity. Arguments as there."""
-    noise = (noise or Noise())._replace(nu=math.inf)
+    noise = (noise or Noise())._replace(nu=math.inf, contamination=0.0)
     model, law = _mean_and_noise(flux, ivar, rank, noise, prior)
     return _observe(flux, ivar, dist.Normal(model, _sigma(ivar, law)))
 
@@ -77,17 +80,21 @@ def rhmf_mixture(
 ) -> Matrix:
     """The scale mixture: `rhmf` with a latent precision per cell, the same after marginalising it.
 
-    Site "precision" (N, M) ~ Gamma(nu/2, nu/2); flux ~ Normal(mean, scale / sqrt(precision)). Arguments
-    as in `rhmf`; needs a finite nu.
+    Site "precision" (N, M) ~ Gamma(nu/2, nu/2), or for bad cells Gamma(1/2, (1 + (width/sigma)^2)/2); flux ~
+    Normal(mean, sigma / sqrt(precision)). Arguments as in `rhmf`; needs a finite nu.
     """
     if noise is not None and noise.nu is not None and math.isinf(noise.nu):
         raise ValueError("rhmf_mixture needs a finite nu; with nu = inf every precision is 1: use hmf")
     model, law = _mean_and_noise(flux, ivar, rank, noise, prior)
-    half_df = jnp.broadcast_to(0.5 / law.inverse_df, model.shape)
+    sigma, half_df = _sigma(ivar, law), jnp.broadcast_to(0.5 / law.inverse_df, model.shape)
+    shares = jnp.stack([1.0 - law.contamination, law.contamination])
+    rates = jnp.stack([half_df, 0.5 + 0.5 * (law.width / sigma) ** 2], -1)
+    parts = dist.Gamma(jnp.stack([half_df, jnp.full_like(half_df, 0.5)], -1), rates)
+    cell = dist.MixtureSameFamily(dist.Categorical(shares), parts)
     objects, pixels = _plates(*model.shape)
     with objects, pixels:
-        precision = numpyro.sample("precision", dist.Gamma(half_df, half_df).mask(ivar > 0))
-    return _observe(flux, ivar, dist.Normal(model, _sigma(ivar, law) / jnp.sqrt(precision)))
+        precision = numpyro.sample("precision", cell.mask(ivar > 0))
+    return _observe(flux, ivar, dist.Normal(model, sigma / jnp.sqrt(precision)))
 
 
 def rhmf_scaled(
@@ -106,7 +113,8 @@ def rhmf_scaled(
     """
     model, law = _mean_and_noise(flux, ivar, rank, noise, prior)
     scale = numpyro.sample("object_scale", dist.LogNormal(0.0, spread).expand([model.shape[0]]).to_event(1))
-    return _observe(flux, ivar, StudentT(law.inverse_df, model, _sigma(ivar, law) * scale[:, None]))
+    sigma = _sigma(ivar, law) * scale[:, None]
+    return _observe(flux, ivar, _law(law, model, sigma))
 
 
 def _mean_and_noise(
@@ -127,6 +135,10 @@ def _sigma(ivar: Matrix, law: NoiseLaw) -> Matrix:
     """Noise per cell; 1 where missing, so that masked cells have finite gradients."""
     variance = 1.0 / jnp.where(ivar > 0, ivar, 1.0)
     return law.scale * jnp.sqrt(variance + law.floor**2)
+
+
+def _law(law: NoiseLaw, mean: Matrix, sigma: Matrix) -> StudentT:
+    return StudentT(law.inverse_df, mean, sigma, law.contamination, law.width)
 
 
 def _observe(flux: Matrix | None, ivar: Matrix, law: dist.Distribution) -> Matrix:

@@ -1,6 +1,12 @@
 """What is believed about the noise: a Student-t law with known per-cell variances, a scale and a floor.
 
-    y_ij | m_ij ~ StudentT(nu, m_ij, s sqrt(sigma_ij^2 + f^2)),      sigma_ij^2 = 1 / ivar_ij
+    y_ij | m_ij ~ (1 - eps) StudentT(nu, m_ij, S_ij) + eps Cauchy(m_ij, sqrt(width^2 + S_ij^2)),
+    S_ij^2 = s^2 (sigma_ij^2 + f^2),     sigma_ij^2 = 1 / ivar_ij.
+
+A share eps of the cells, the contamination, is bad (Tukey 1960): off by some width in flux, on top of the
+noise. At eps = 0 the law is the plain Student-t. Without eps, bad cells
+would have to be paid for with a small nu, and a small nu throws away information of the good ones: with
+10 % of gross cells the basis is 1.5 times less accurate.
 
 Everything is written in 1/nu, which is finite and smooth through the Gaussian limit 1/nu = 0, also in
 float32 (the textbook density in nu is wrong by 0.9 nats per pixel at nu = 1e7 there).
@@ -27,12 +33,24 @@ class Noise(NamedTuple):
 
     `Noise()` learns everything. `Noise(1.0, Q, 0.0)` is the loss of Hilder, Hogg, Casey & Rix with their
     robustness scale Q: nu = 1, s = Q, no floor. `Noise(math.inf, 1.0, 0.0)` is Gaussian with the errors
-    as given.
+    as given. A given nu is the whole tail, unless a contamination is given as well. The width of bad cells
+    is learned wherever there may be any.
     """
 
     nu: float | None = None  # degrees of freedom, 0 < nu <= inf
     scale: float | None = None  # s > 0, the factor on the given errors
     floor: float | None = None  # f >= 0, added in quadrature, in the unit of flux
+    contamination: float | None = None  # share of bad cells, 0 <= eps < 1; None: learned if nu is, else 0
+
+    @property
+    def learns_contamination(self) -> bool:
+        """Whether the share of bad cells is learned."""
+        return self.contamination is None and self.nu is None
+
+    @property
+    def has_contamination(self) -> bool:
+        """Whether there may be bad cells, whose width is then learned."""
+        return self.learns_contamination or bool(self.contamination)
 
     def validated(self) -> Noise:
         """`self`, or a ValueError that says which setting is impossible."""
@@ -41,11 +59,17 @@ class Noise(NamedTuple):
             ("nu", self.nu, lambda x: x > 0),
             ("scale", self.scale, lambda x: 0 < x < math.inf),
             ("floor", self.floor, lambda x: 0 <= x < math.inf),
+            ("contamination", self.contamination, lambda x: 0 <= x < 1),
         ):
             if value is None or isinstance(value, jax.Array):  # traced values cannot be looked at
                 continue
             if isinstance(value, bool) or not isinstance(value, numbers.Real) or not good(value):
-                limits = {"nu": "0 < nu <= inf", "scale": "0 < scale < inf", "floor": "0 <= floor < inf"}
+                limits = {
+                    "nu": "0 < nu <= inf",
+                    "scale": "0 < scale < inf",
+                    "floor": "0 <= floor < inf",
+                    "contamination": "0 <= contamination < 1",
+                }
                 raise ValueError(
                     f"noise.{name} must be a number with {limits[name]}, or None to learn it; got {value!r}"
                 )
@@ -58,6 +82,8 @@ class NoiseLaw(NamedTuple):
     inverse_df: Float[Array, ""] | float  # 1/nu
     scale: Float[Array, ""] | float  # s
     floor: Float[Array, ""] | float  # f, in the unit of the flux it is used with
+    contamination: Float[Array, ""] | float = 0.0  # eps, the share of bad cells
+    width: Float[Array, ""] | float = 1.0  # of the bad cells, in the unit of the flux it is used with
 
     @property
     def nu(self) -> float:
@@ -65,9 +91,14 @@ class NoiseLaw(NamedTuple):
         inverse = float(self.inverse_df)
         return 1.0 / inverse if inverse > 0 else math.inf
 
+    def in_unit(self, unit: float) -> NoiseLaw:
+        """The same law for fluxes divided by `unit`."""
+        return self._replace(floor=self.floor / unit, width=self.width / unit)
+
     def __str__(self) -> str:
-        scale, floor = float(self.scale), float(self.floor)
-        return f"Student t, nu = {self.nu:.3g}; errors x {scale:.3g}; floor {floor:.2g}"
+        scale, floor, bad = float(self.scale), float(self.floor), float(self.contamination)
+        tail = f"; a share {bad:.2g} of the cells bad by {float(self.width):.2g}" if bad > 0 else ""
+        return f"Student t, nu = {self.nu:.3g}; errors x {scale:.3g}; floor {floor:.2g}{tail}"
 
 
 def effective_ivar(ivar: Float[Array | np.ndarray, "*cells"], law: NoiseLaw) -> Float[Array, "*cells"]:
@@ -75,9 +106,58 @@ def effective_ivar(ivar: Float[Array | np.ndarray, "*cells"], law: NoiseLaw) -> 
     return jnp.asarray(ivar) / (law.scale**2 * (1.0 + ivar * law.floor**2))
 
 
-def robust_weight(z2: Float[Array, "*cells"], law: NoiseLaw) -> Float[Array, "*cells"]:
-    """nu / (nu + z^2), in (0, 1]: the published robust weight, with Q^2 = nu s^2."""
-    return 1.0 / (1.0 + law.inverse_df * z2)
+class Law(NamedTuple):
+    """The law of z = residual / (s sqrt(sigma^2 + f^2)) at some cells."""
+
+    log_density: Float[Array, "*cells"]  # of z, normalised [nats]
+    good: Float[Array, "*cells"]  # probability that the cell belongs to the core
+    bad: Float[Array, "*cells"]  # 1 - good, with all its digits
+    pull: Float[Array, "*cells"]  # -2 d log_density / d z^2, the E-step's precision in units of 1/(s sigma)^2
+    slope: Float[Array, "*cells"]  # d (pull z) / dz
+
+
+def law_at(z2: Float[Array, "*cells"], precision: Float[Array, "*cells"], law: NoiseLaw) -> Law:
+    """Density of z and its derivatives: a scale mixture of normals, whose weights fall with z^2.
+
+    `precision` is 1 / (s^2 (sigma^2 + f^2)) and must be positive.
+    """
+    eta, bad = jnp.asarray(law.inverse_df), jnp.asarray(law.contamination)
+    width2 = 1.0 + law.width**2 * precision  # in units of z^2
+    core = jnp.log1p(-bad) + log_normaliser(eta) + log_kernel(z2, eta)
+    tail = width2 + z2
+    share_of_bad = jnp.where(bad > 0, jnp.log(jnp.where(bad > 0, bad, 1.0) / math.pi), -jnp.inf)
+    wide = share_of_bad + 0.5 * jnp.log(width2) - jnp.log(tail)
+    smaller = jnp.exp(-jnp.abs(core - wide))
+    larger_share = 1.0 / (1.0 + smaller)
+    good = jnp.where(core > wide, larger_share, smaller * larger_share)
+    share = jnp.where(core > wide, smaller * larger_share, larger_share)
+    weight = 1.0 / (1.0 + eta * z2)
+    of_core, of_wide = (1.0 + eta) * weight, 2.0 / tail
+    pull = good * of_core + share * of_wide
+    gap = of_core - of_wide
+    # a share of 0 goes first in each product: the square of a finite of_wide may overflow
+    change = (
+        good * eta * of_core * weight + 0.5 * (share * of_wide) * of_wide + 0.5 * (share * gap) * gap * good
+    )
+    return Law(jnp.maximum(core, wide) + jnp.log1p(smaller), good, share, pull, pull - 2.0 * z2 * change)
+
+
+def robust_weight(
+    residual2: Float[Array | np.ndarray, "*cells"], ivar: Float[Array | np.ndarray, "*cells"], law: NoiseLaw
+) -> Float[Array, "*cells"]:
+    """A cell's weight in the fit over that of a perfect core cell, in [0, 1].
+
+    Without contamination nu / (nu + z^2), the published robust weight, with Q^2 = nu s^2. 1 where missing.
+    """
+    precision = effective_ivar(ivar, law)
+    at = law_at(precision * residual2, jnp.where(precision > 0, precision, 1.0), law)
+    return jnp.where(precision > 0, at.pull / (1.0 + law.inverse_df), 1.0)
+
+
+def quadrature(nodes: int = 400) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, " nodes"]]:
+    """Nodes z > 0 and weights of an integral over all z of an even function, up to |z| = 10^6."""
+    steps = (np.arange(nodes) + 0.5) * (math.asinh(1e6) / nodes)
+    return np.sinh(steps), 2.0 * np.cosh(steps) * (math.asinh(1e6) / nodes)
 
 
 def log_normaliser(inverse_df: Float[Array, ""] | float) -> Float[Array, ""]:
@@ -131,12 +211,8 @@ def log_density(
     precision = effective_ivar(ivar, law)
     seen = precision > 0
     log_precision = jnp.log(jnp.where(seen, precision, 1.0))
-    cells = (
-        log_normaliser(law.inverse_df)
-        + 0.5 * log_precision
-        + log_kernel(precision * residual2, law.inverse_df)
-    )
-    return jnp.where(seen, cells, 0.0)
+    at = law_at(precision * residual2, jnp.where(seen, precision, 1.0), law)
+    return jnp.where(seen, 0.5 * log_precision + at.log_density, 0.0)
 
 
 class StudentT(dist.Distribution):
@@ -144,48 +220,66 @@ class StudentT(dist.Distribution):
 
     Parameters
     ----------
-    inverse_df, loc, scale : arrays that broadcast
-        1/nu (dimensionless), centre and scale (unit of flux).
+    inverse_df, loc, scale, contamination : arrays that broadcast
+        1/nu (dimensionless), centre and scale (unit of flux), share of bad cells (0: plain Student-t).
+    width : array that broadcasts
+        Of bad cells (unit of flux).
     """
 
     arg_constraints = {  # noqa: RUF012  (the form that NumPyro asks for)
         "inverse_df": constraints.nonnegative,
         "loc": constraints.real,
         "scale": constraints.positive,
+        "contamination": constraints.unit_interval,
+        "width": constraints.positive,
     }
     support = constraints.real
     reparametrized_params = ["loc", "scale"]  # noqa: RUF012
 
     def __init__(
-        self, inverse_df: Any, loc: Any = 0.0, scale: Any = 1.0, *, validate_args: bool | None = None
+        self,
+        inverse_df: Any,
+        loc: Any = 0.0,
+        scale: Any = 1.0,
+        contamination: Any = 0.0,
+        width: Any = 1.0,
+        *,
+        validate_args: bool | None = None,
     ) -> None:
-        shape = lax.broadcast_shapes(jnp.shape(inverse_df), jnp.shape(loc), jnp.shape(scale))
-        self.inverse_df, self.loc, self.scale = promote_shapes(inverse_df, loc, scale, shape=shape)
+        given = (inverse_df, loc, scale, contamination, width)
+        shape = lax.broadcast_shapes(*map(jnp.shape, given))
+        given = promote_shapes(*given, shape=shape)
+        self.inverse_df, self.loc, self.scale, self.contamination, self.width = given
         super().__init__(batch_shape=shape, validate_args=validate_args)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draw through the scale mixture: a normal over the root of a Gamma(nu/2, nu/2) precision."""
         shape = self.shape(sample_shape)
-        key_normal, key_gamma = jax.random.split(key)
+        key_normal, key_gamma, key_bad, key_wide = jax.random.split(key, 4)
         heavy = jnp.broadcast_to(self.inverse_df, shape) > 0
         half_df = 0.5 / jnp.where(heavy, self.inverse_df, 1.0)
         precision = jnp.where(heavy, jax.random.gamma(key_gamma, half_df, shape) / half_df, 1.0)
-        return self.loc + self.scale * jax.random.normal(key_normal, shape) / jnp.sqrt(precision)
+        good = self.scale * jax.random.normal(key_normal, shape) / jnp.sqrt(precision)
+        bad = jax.random.uniform(key_bad, shape) < self.contamination
+        wide = jnp.hypot(self.width, self.scale) * jax.random.cauchy(key_wide, shape)
+        return self.loc + jnp.where(bad, wide, good)
 
     @validate_sample
     def log_prob(self, value: Array) -> Array:
         """Log density in nats."""
         z2 = ((value - self.loc) / self.scale) ** 2
-        return log_normaliser(self.inverse_df) - jnp.log(self.scale) + log_kernel(z2, self.inverse_df)
+        law = NoiseLaw(self.inverse_df, 1.0, 0.0, self.contamination, self.width)
+        return law_at(z2, self.scale**-2.0, law).log_density - jnp.log(self.scale)
 
     @property
     def mean(self) -> Array:
-        """The centre where nu > 1, else NaN."""
-        return jnp.where(self.inverse_df < 1, self.loc, jnp.nan)
+        """The centre where nu > 1 and no cell is bad, else NaN."""
+        return jnp.where((self.inverse_df < 1) & (self.contamination == 0), self.loc, jnp.nan)
 
     @property
     def variance(self) -> Array:
-        """scale^2 nu/(nu-2) where nu > 2, infinite above 1, else NaN."""
+        """scale^2 nu/(nu-2) where nu > 2 and no cell is bad, infinite above 1, else NaN."""
         finite = self.inverse_df < 0.5
         value = self.scale**2 / jnp.where(finite, 1.0 - 2.0 * self.inverse_df, 1.0)
-        return jnp.where(finite, value, jnp.where(self.inverse_df < 1, jnp.inf, jnp.nan))
+        value = jnp.where(finite, value, jnp.where(self.inverse_df < 1, jnp.inf, jnp.nan))
+        return jnp.where(self.contamination == 0, value, jnp.nan)

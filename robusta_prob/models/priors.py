@@ -15,6 +15,8 @@ from robusta_prob.models.noise import Noise, NoiseLaw
 
 INVERSE_DF_RATE = 2.0  # 1/nu ~ Exponential(mean 1/2)
 LOG_SCALE_WIDTH = 1.0  # log s ~ Normal(0, 1)
+CONTAMINATION_MEAN = 0.1  # eps ~ Beta(1, 9)
+LOG_WIDTH_WIDTH = 2.0  # log width ~ Normal(0, 2), likewise
 FLOOR_WIDTH = 0.1  # f ~ HalfNormal(1/10), in the unit of the flux that the model is given
 
 
@@ -67,10 +69,10 @@ def sample_coefficients(objects: int, rank: int, pixels: int, prior: Prior) -> F
 
 
 def sample_noise(noise: Noise) -> NoiseLaw:
-    """Sites "nu", "scale", "floor": sampled where `None`, deterministic where given.
+    """Sites "nu", "scale", "floor", "contamination", "width": sampled where learned, else deterministic.
 
-    Weak priors: 1/nu ~ Exponential(mean 1/2), log s ~ Normal(0, 1), and f ~ HalfNormal(1/10) in the unit
-    of the flux that the program is given.
+    Weak priors: 1/nu ~ Exponential(mean 1/2), log s ~ Normal(0, 1), f ~ HalfNormal(1/10) and log width ~
+    Normal(0, 2) in the unit of the flux that the program is given, eps ~ Beta(1, 9).
     """
     noise = noise.validated()
     nu = (
@@ -88,4 +90,14 @@ def sample_noise(noise: Noise) -> NoiseLaw:
         if noise.floor is None
         else numpyro.deterministic("floor", jnp.asarray(noise.floor, float))
     )
-    return NoiseLaw(1.0 / nu, scale, floor)
+    contamination = (
+        numpyro.sample("contamination", dist.Beta(1.0, 1.0 / CONTAMINATION_MEAN - 1.0))
+        if noise.learns_contamination
+        else numpyro.deterministic("contamination", jnp.asarray(noise.contamination or 0.0, float))
+    )
+    width = (
+        numpyro.sample("width", dist.LogNormal(0.0, LOG_WIDTH_WIDTH))
+        if noise.has_contamination
+        else numpyro.deterministic("width", jnp.ones(()))
+    )
+    return NoiseLaw(1.0 / nu, scale, floor, contamination, width)

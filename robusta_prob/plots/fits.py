@@ -101,7 +101,7 @@ def history(fit: Fit) -> Figure:
     lines = fit.history
     epoch = np.arange(1, len(lines) + 1)
     starting = np.array([line.stage.startswith("start") for line in lines], bool)
-    annealed = np.array([line.object_scale != 0 for line in lines], bool) & ~starting
+    annealed = np.array([line.object_scale + line.tail > 0 for line in lines], bool) & ~starting
     bound, move, nu, scale, floor = (
         np.array([getattr(line, name) for line in lines], float)
         for name in ("bound", "move", "nu", "scale", "floor")

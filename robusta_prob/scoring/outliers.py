@@ -189,7 +189,7 @@ def _learn(
     """The null law of z, from objects that are not strange themselves; of few, the fit's noise law."""
     rows = np.flatnonzero(scored)
     if len(rows) < NULL_OBJECTS:
-        return Null(float(fit.noise.inverse_df), 1.0, SMALLEST)
+        return Null(float(fit.noise.inverse_df), 1.0, max(float(fit.noise.contamination), SMALLEST))
     rows = rows[:: max(1, len(rows) * data.shape[1] // NULL_CELLS)]
     part = data.take(rows)
     some = Projection(projection.coefficients[rows], projection.covariance[rows], part.ids)

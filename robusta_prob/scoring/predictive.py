@@ -3,8 +3,8 @@
     var_ij = v_ij (1 - I_ij g_j.Cov(a_i).g_j - I_ij a_i.Cov(g_j).a_i)       objects of the training set
     var_ij = v_ij (1 - I_ij g_j.Cov(a_i).g_j) + a_i.Cov(g_j).a_i            others
 
-with v = s^2 (sigma^2 + f^2) and the Fisher information I = (nu+1)/(nu+3) / v of the cell. Coefficients are
-always fitted to these very cells, the basis only for the training set: what was fitted takes away from
+with v = s^2 (sigma^2 + f^2) and Fisher information I = (1-eps) (nu+1)/(nu+3) / v of the cell. Coefficients
+are always fitted to these very cells, the basis only for the training set: what was fitted takes away from
 the residual, what was not adds to it. For Gaussian noise these are the textbook leverages.
 """
 
@@ -22,7 +22,6 @@ from robusta_prob.data import Dataset
 from robusta_prob.inference import em
 from robusta_prob.inference.linalg import pairs
 from robusta_prob.inference.problem import precision
-from robusta_prob.inference.projection import internal_law
 from robusta_prob.inference.results import Fit, Projection
 from robusta_prob.models.noise import NoiseLaw, robust_weight
 
@@ -58,8 +57,8 @@ def cells(
         fit.basis,
         fit.basis[first] * fit.basis[second],
         np.moveaxis(fit.basis_covariance, 0, -1)[first, second],
-        internal_law(fit, fit.noise),
-        internal_law(fit, fit.loss),
+        fit.noise.in_unit(fit.unit),
+        fit.loss.in_unit(fit.unit),
         fit.trained,
     )
     rows = em.rows_per_batch(data)
@@ -84,14 +83,13 @@ def _cells(
     given = 1.0 / jnp.where(seen, W, 1.0)
     noise = known.noise.scale**2 * (given + known.noise.floor**2)
     eta = known.noise.inverse_df
-    information = (1.0 + eta) / (1.0 + 3.0 * eta) / noise
+    information = (1.0 - known.noise.contamination) * (1.0 + eta) / (1.0 + 3.0 * eta) / noise
     of_basis = outer @ jnp.asarray(known.BB)
     fitted = information * (V @ jnp.asarray(known.GG) + jnp.where(trained, of_basis, 0.0))
     variance = noise * jnp.maximum(1.0 - fitted, SMALLEST_SHARE) + jnp.where(trained, 0.0, of_basis)
     sd = jnp.sqrt(variance)
     residual = jnp.where(seen, Y - A @ jnp.asarray(known.G), 0.0)
-    loss = residual**2 / (known.loss.scale**2 * (given + known.loss.floor**2))
-    return residual / sd, seen, robust_weight(loss, known.loss)
+    return residual / sd, seen, robust_weight(residual**2, jnp.where(seen, W, 0.0), known.loss)
 
 
 def quantile(

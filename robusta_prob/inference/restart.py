@@ -1,0 +1,71 @@
+"""Objects in a wrong solution of their own: begun again, and moved where that raises their bound.
+
+A robust loss has several optima in the coefficients of a badly hit object: one that explains the spectrum,
+and others that explain what hit it. The basis is the same for both, so the object alone decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from robusta_prob.inference import em
+from robusta_prob.inference.anneal import FULL, TARGET
+from robusta_prob.inference.problem import Problem
+from robusta_prob.inference.settle import NOTHING, gather, settle
+from robusta_prob.inference.sweep import Local
+
+SUSPICIOUS = 0.8  # objects whose mean robust weight is below this share of the median
+ANNEALED_PASSES = 12
+GAIN = 3.0  # nats by which the new solution must be better
+
+
+def restart(problem: Problem, state: em.State, blocks: Sequence[em.Block]) -> tuple[em.State, int]:
+    """The state with the better of two solutions for every suspicious object, and how many moved.
+
+    The second solution begins at the population's mean with full robustness; no object's bound falls.
+    """
+    state, info, _ = problem.step(state, blocks, TARGET, 0, "restart", NOTHING)  # in the gauge of the basis
+    rows = _suspicious(problem, info, blocks)
+    if not len(rows):
+        return state, 0
+    part = problem._replace(data=problem.data.take(rows))
+    few = tuple(em.blocks_of(part.data, part.data.unit))
+    present = _gathered(state, blocks)
+    old = em.init(state.shared, em.dealt(present["coefficients"][rows], few))
+    mean = np.asarray(state.shared.population.mean)
+    middle = np.median(present["coefficients"], axis=0) if problem.prior.is_flat else mean
+    new = em.init(state.shared, em.dealt(np.tile(middle, (len(rows), 1)), few))
+    new, _ = settle(part, new, few, FULL, ANNEALED_PASSES)
+    (old, old_bound), (new, new_bound) = (_settled(part, x, few) for x in (old, new))
+    better = new_bound > old_bound + GAIN
+    if not better.any():
+        return state, 0
+    found = _gathered(new, few)
+    for name, values in present.items():
+        values[rows[better]] = found[name][better]
+    columns = zip(*(em.dealt(present[name], blocks) for name in Local._fields), strict=True)
+    return em.State(state.shared, tuple(Local(*map(jnp.asarray, x)) for x in columns)), int(better.sum())
+
+
+def _gathered(state: em.State, blocks: Sequence[em.Block]) -> dict[str, np.ndarray]:
+    """What each object has of its own, over all blocks, by name."""
+    return {name: gather([getattr(local, name) for local in state.local], blocks) for name in Local._fields}
+
+
+def _suspicious(problem: Problem, info: em.Info, blocks: Sequence[em.Block]) -> Int[np.ndarray, " rows"]:
+    weight = gather([objects.weight for objects in info.objects], blocks)
+    seen = problem.data.observed.any(1)
+    return np.flatnonzero(seen & (weight < SUSPICIOUS * np.median(weight[seen])))
+
+
+def _settled(
+    problem: Problem, state: em.State, blocks: Sequence[em.Block]
+) -> tuple[em.State, Float[np.ndarray, " rows"]]:
+    """The state at rest, and every object's share of F there."""
+    state, _ = settle(problem, state, blocks)
+    state, info, _ = problem.step(state, blocks, TARGET, 0, "restart", NOTHING)
+    return state, gather([objects.bound for objects in info.objects], blocks).astype(float)
