@@ -174,8 +174,8 @@ def update(
     rounding2 = (0.5 * jnp.finfo(G.dtype).eps) ** 2 * (jnp.diagonal(gram).T * G**2).sum()
     sharpness = information(statistics)  # the naive Gram's posterior standard deviation is not the true one
     move = jnp.sqrt(sharpness * jnp.maximum(moved2 - rounding2, 0.0) / touched)
-    free = jnp.stack([learn.scale, learn.floor, learn.nu, learn.width, learn.contamination]) > 0
-    new_law, noise_move = noise_step(law, statistics.noise_score, statistics.noise_moments, free)
+    free = jnp.stack([learn.scale, learn.nu, learn.width, learn.contamination]) > 0
+    new_law, noise_move = noise_step(law, statistics.noise, free, jnp.asarray(learn.floor) > 0)
     new_population = _population_step(population, statistics, learn)
     new = Globals(G + learn.basis * dG, new_law, new_population, jnp.eye(rank, dtype=G.dtype))
     new = jax.lax.cond(learn.basis > 0, _in_gauge, lambda x, _: x, new, covariance_of(statistics))

@@ -50,7 +50,7 @@ def finish(
     information = _information(problem, state, blocks)
     packed, last = covariances(problem, state, blocks, information)
     noise = state.shared.loss if _all_learned(problem) else _learn_noise(problem, state, A, population, seed)
-    loss, noise = (NoiseLaw(*map(float, law)) for law in (state.shared.loss, noise))
+    loss, noise = (on_host(law) for law in (state.shared.loss, noise))
 
     gram = unpack(np.asarray(last.statistics.gram, float) * information, rank)
     column_covariance = np.moveaxis(invert_host(gram), -1, 0)
@@ -116,9 +116,17 @@ def _moments(state: em.State, statistics: Statistics) -> PopulationLaw:
     )
 
 
+def on_host(law: NoiseLaw) -> NoiseLaw:
+    """Plain numbers, and an array of floors where there is one per pixel."""
+    floor = np.asarray(law.floor, float)
+    return NoiseLaw(*map(float, law._replace(floor=0.0)))._replace(
+        floor=frozen(floor) if floor.ndim else float(floor)
+    )
+
+
 def _all_learned(problem: Problem) -> bool:
     """Whether the loss is the noise law already; without marginalised coefficients its scale is too small."""
-    return problem.noise == Noise() and problem.marginal
+    return problem.noise in (Noise(), Noise(floor="pixel")) and problem.marginal
 
 
 def _learn_noise(
@@ -135,7 +143,10 @@ def _learn_noise(
         np.random.default_rng([seed, 1]).permutation(rows)[: max(NOISE_CELLS // data.shape[1], 256)]
     )
     part = data.take(rows)
-    free = Problem.of(part, problem.rank, Noise(), Prior())
+    # where only the given scale lets a floor be learned, it is believed here as well
+    scale = problem.noise.scale if problem.learn.floor and not problem.separable else None
+    noise = Noise(scale=scale, floor="pixel" if problem.per_pixel else None)
+    free = Problem.of(part, problem.rank, noise, Prior())
     residual = np.asarray(part.flux) - (A[rows] @ np.asarray(state.shared.basis, float)).astype(data.dtype)
     shared = state.shared._replace(
         loss=free.first_law(residual, np.asarray(part.ivar)),
@@ -162,7 +173,7 @@ def _status(problem: Problem, status: Status, noise_scale: float, doubt: str) ->
         notes.append(
             "the residuals are about a thousand times smaller than the errors say: is there any noise?"
         )
-    elif problem.noise.floor is None and not problem.separable:
+    elif problem.given_floor is not None and problem.noise.floor in (None, "pixel"):
         notes.append("the errors vary too little to tell a floor from a scale: the floor stays 0")
     return Status(status.code, "; ".join(notes))
 

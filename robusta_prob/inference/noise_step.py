@@ -1,9 +1,11 @@
-"""One damped Fisher-scoring step of the noise law (log s^2, f^2, 1/nu, log width, eps), from a pass's sums.
+"""One damped Fisher-scoring step of the noise law, from a pass's sums.
 
-The Fisher information is that of the law as it stands, integrated numerically; a cell's score is
+Parameters are four of all cells, t = (log s^2, 1/nu, log width, eps), and floors f_g^2 of groups g of them:
+one of all pixels, or one per pixel. The Fisher information, that of the law as it stands, integrated
+numerically, is then an arrow, and solving for t first costs nothing. A cell's score is
 
     d/d log s^2   = P(good) ((nu + 1) z^2 / (nu + z^2) - 1) / 2 + P(bad) R / (2 w^2) = a,
-    d/d f^2       = a u,  u = 1 / (sigma^2 + f^2),
+    d/d f_g^2     = a u,  u = 1 / (sigma^2 + f_g^2),
     d/d (1/nu)    = P(good) d log t(z) / d(1/nu),
     d/d log width = P(bad) R (1 - 1/w^2),
     d/d eps       = P(bad)/eps - P(good)/(1 - eps),      R = (z^2 - w^2) / (z^2 + w^2), w^2 = 1 + (width/S)^2.
@@ -15,6 +17,7 @@ with the errors, a typical cell stands for all.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,82 +37,92 @@ SCALE_RANGE = 14.0  # |log s^2| at most: noise a thousand times off its errors i
 NO_FLOOR = 1e-8  # f^2 below this share of the typical variance is no floor
 NO_TAIL = 1e-6  # 1/nu below this is the Gaussian limit
 LEAST, MOST = 1e-6, 0.5  # of a learned contamination: below, none; above, good and bad would change places
-# of the logarithm of width / typical error: nearer, bad cells could not be told from good ones
+# of the logarithm of width / typical error: nearer, bad cells would be a tail and not bad
 NARROWEST, WIDEST = math.log(10.0), math.log(1e8)
 
 
-def noise_step(
-    law: NoiseLaw,
-    score: Float[Array, " four"],
-    moments: Float[Array, " four"],
-    free: Bool[Array, " five"],
-) -> tuple[NoiseLaw, Float[Array, ""]]:
-    """The next noise law, with f^2, 1/nu and eps kept in bounds, and how far it moved.
+class NoiseSums(NamedTuple):
+    """What the cells of a pass say about the noise law; sums over cells."""
 
-    `score` and `moments` as in `sweep.Statistics`; `free` says which of the five are learned.
+    score: Float[Array, " three"]  # of log s^2, 1/nu, log width
+    bad: Float[Array, ""]  # of P(bad)
+    floor: Float[Array, "four pixels"]  # per pixel, of 1, u, u^2 and the floor's score
+
+
+class Arrow(NamedTuple):
+    """A step's problem: scores and information of t and of the floors."""
+
+    score: Float[Array, " four"]
+    floor_score: Float[Array, " groups"]
+    information: Float[Array, "four four"]
+    floor_information: Float[Array, " groups"]
+    cross: Float[Array, "four groups"]
+
+
+class Bounds(NamedTuple):
+    """Limits of a step; equal where nothing may move."""
+
+    low: Float[Array, " parameters"]
+    high: Float[Array, " parameters"]
+
+
+def noise_step(
+    law: NoiseLaw, sums: NoiseSums, free: Bool[Array, " four"], free_floor: Bool[Array, ""]
+) -> tuple[NoiseLaw, Float[Array, ""]]:
+    """The next noise law, every parameter within its bounds, and how far it moved.
+
+    `free` says which of t are learned.
     """
     eta, eps = jnp.asarray(law.inverse_df), jnp.asarray(law.contamination)
-    count, first, _, bad = moments
     tiny = jnp.finfo(eta.dtype).tiny
-    inner = jnp.clip(eps, LEAST, 1.0 - LEAST)
-    all_scores = jnp.append(score, bad / inner - (count - bad) / (1.0 - inner))
-    slope, curvature = _prior(law, inner)
-    floor2, log_scale2 = law.floor**2, 2.0 * jnp.log(law.scale)
+    shape = jnp.shape(law.floor)
+    floor = jnp.atleast_1d(law.floor)
+    groups = sums.floor if shape else sums.floor.sum(1, keepdims=True)
+    count, first = groups[0].sum(), groups[1].sum()
     spread = count / jnp.maximum(first, tiny)  # harmonic mean of sigma^2 + f^2
+    spreads = jnp.where(groups[0] > 0, groups[0] / jnp.maximum(groups[1], tiny), spread)
     typical = 1.0 / (law.scale**2 * spread)
-    log_width = jnp.log(law.width) + 0.5 * jnp.log(typical)
-    information = _information(law._replace(contamination=inner), typical, moments) + jnp.diag(curvature)
-    low = jnp.stack(
-        [
-            jnp.maximum(-1.0, -SCALE_RANGE - log_scale2),
-            -0.95 * floor2,
-            -0.5 * eta,
-            jnp.maximum(-1.0, NARROWEST - log_width),
-            0.5 * (LEAST - eps),
-        ]
+    inner = law._replace(contamination=jnp.clip(eps, LEAST, 1.0 - LEAST))
+    log_scale2, log_width = 2.0 * jnp.log(law.scale), jnp.log(law.width) + 0.5 * jnp.log(typical)
+    zero = jnp.zeros_like(eta)
+    bounds = Bounds(
+        jnp.stack(
+            [
+                jnp.maximum(-1.0, -SCALE_RANGE - log_scale2),
+                -0.5 * eta,
+                jnp.maximum(-1.0, NARROWEST - log_width),
+                0.5 * (LEAST - eps),
+            ]
+        ),
+        jnp.stack(
+            [
+                jnp.minimum(1.0, SCALE_RANGE - log_scale2),
+                jnp.minimum(0.25, 2.0 - eta),
+                jnp.minimum(1.0, WIDEST - log_width),
+                jnp.minimum(0.1, MOST - eps),
+            ]
+        ),
     )
-    high = jnp.stack(
-        [
-            jnp.minimum(1.0, SCALE_RANGE - log_scale2),
-            3.0 * floor2 + 0.1 * spread,
-            jnp.minimum(0.25, 2.0 - eta),
-            jnp.minimum(1.0, WIDEST - log_width),
-            jnp.minimum(0.1, MOST - eps),
-        ]
-    )
-    delta = DAMPING * _bounded(information, all_scores + slope, free, low, high)
-    new_floor2 = floor2 + delta[1]
-    new_floor2 = jnp.where(new_floor2 > NO_FLOOR * spread, new_floor2, 0.0)
+    floor_bounds = Bounds(-0.95 * floor**2, 3.0 * floor**2 + 0.1 * spreads)
+    bounds = Bounds(*(jnp.where(free, x, 0.0) for x in bounds))
+    floor_bounds = Bounds(*(jnp.where(free_floor, x, 0.0) for x in floor_bounds))
+    delta, floor_delta = _bounded(_arrow(inner, sums, groups, typical), bounds, floor_bounds)
+    delta, floor_delta = DAMPING * delta, DAMPING * floor_delta
+    floor2 = floor**2 + floor_delta
+    new_floor = jnp.sqrt(jnp.where(floor2 > NO_FLOOR * spreads, floor2, 0.0))
     new = NoiseLaw(
-        inverse_df=jnp.where(eta + delta[2] > NO_TAIL, eta + delta[2], 0.0),
+        inverse_df=jnp.where(eta + delta[1] > NO_TAIL, eta + delta[1], 0.0),
         scale=law.scale * jnp.exp(0.5 * delta[0]),
-        floor=jnp.sqrt(new_floor2),
-        contamination=eps + delta[4],
-        width=law.width * jnp.exp(delta[3]),
+        floor=new_floor.reshape(shape),
+        contamination=eps + delta[3],
+        width=law.width * jnp.exp(delta[2]),
     )
-    size = jnp.stack([1.0 + 0.0 * eta, 1.0 / spread, 1.0 + 0.0 * eta, eps, 1.0 + 0.0 * eta])
-    return new, jnp.abs(delta * size).max()
+    moved = jnp.abs(delta * jnp.stack([1.0 + zero, 1.0 + zero, eps, 1.0 + zero])).max()
+    return new, jnp.maximum(moved, jnp.abs(floor_delta / spreads).max())
 
 
-def _prior(law: NoiseLaw, eps: Array) -> tuple[Float[Array, " five"], Float[Array, " five"]]:
-    """Slope and (negative) curvature of the weak priors of `models.priors.sample_noise`."""
-    like, rate = jnp.zeros_like(eps), 1.0 / CONTAMINATION_MEAN - 2.0
-    slope = [
-        -jnp.log(law.scale) / (2.0 * LOG_SCALE_WIDTH**2),
-        like - 0.5 / FLOOR_WIDTH**2,
-        like - INVERSE_DF_RATE,
-        -jnp.log(law.width) / LOG_WIDTH_WIDTH**2,
-        -rate / (1.0 - eps),
-    ]
-    return jnp.stack(slope), jnp.stack(
-        [like + 0.25 / LOG_SCALE_WIDTH**2, like, like, like + 1.0 / LOG_WIDTH_WIDTH**2, like]
-    )
-
-
-def _information(
-    law: NoiseLaw, precision: Array, moments: Float[Array, " four"]
-) -> Float[Array, "five five"]:
-    """Fisher information of all cells under the law as it stands."""
+def _arrow(law: NoiseLaw, sums: NoiseSums, groups: Float[Array, "four groups"], precision: Array) -> Arrow:
+    """Scores of the cells and of the weak priors of `models.priors`, and the information of both."""
     eta, eps = jnp.asarray(law.inverse_df), jnp.asarray(law.contamination)
     z, step = (jnp.asarray(x, eta.dtype) for x in quadrature())
     at = law_at(z**2, precision, law)
@@ -117,32 +130,55 @@ def _information(
     reach = at.bad * (z**2 - width2) / (z**2 + width2)
     excess = 0.5 * at.good * ((1.0 + eta) * z**2 / (1.0 + eta * z**2) - 1.0) + 0.5 * reach / width2
     tail = at.good * (jax.grad(log_normaliser)(eta) + log_kernel_slope(z**2, eta))
-    scores = jnp.stack(
-        [excess, excess, tail, reach * (1.0 - 1.0 / width2), at.bad / eps - at.good / (1.0 - eps)]
-    )
+    scores = jnp.stack([excess, tail, reach * (1.0 - 1.0 / width2), at.bad / eps - at.good / (1.0 - eps)])
     one_cell = (scores * step * jnp.exp(at.log_density)) @ scores.T
-    count, first, second, _ = moments
-    of_floor = jnp.zeros(5, eta.dtype).at[1].set(1.0)  # every factor of the floor's score brings a u
-    return one_cell * jnp.where(
-        jnp.outer(of_floor, of_floor) > 0, second, jnp.where(of_floor + of_floor[:, None] > 0, first, count)
+    count, first, second, floor_score = groups
+    n, rate = count.sum(), 1.0 / CONTAMINATION_MEAN - 2.0
+    prior = jnp.stack(
+        [
+            -jnp.log(law.scale) / (2.0 * LOG_SCALE_WIDTH**2),
+            -INVERSE_DF_RATE + 0.0 * eta,
+            -jnp.log(law.width) / LOG_WIDTH_WIDTH**2,
+            -rate / (1.0 - eps),
+        ]
+    )
+    curvature = jnp.diag(
+        jnp.array([0.25 / LOG_SCALE_WIDTH**2, 0.0, 1.0 / LOG_WIDTH_WIDTH**2, 0.0], eta.dtype)
+    )
+    of_eps = sums.bad / eps - (n - sums.bad) / (1.0 - eps)
+    return Arrow(
+        jnp.append(sums.score, of_eps) + prior,
+        floor_score - 0.5 / FLOOR_WIDTH**2,
+        one_cell * n + curvature,
+        one_cell[0, 0] * second,
+        one_cell[0][:, None] * first,
     )
 
 
-def _bounded(information: Array, score: Array, free: Array, low: Array, high: Array) -> Float[Array, " five"]:
+def _bounded(arrow: Arrow, bounds: Bounds, floor_bounds: Bounds) -> tuple[Array, Array]:
     """Newton step within bounds: what hits a bound stays there, and the rest is solved again."""
-    size = jnp.sqrt(jnp.maximum(jnp.diagonal(information), jnp.finfo(score.dtype).tiny))
-    metric, slope = information / size[:, None] / size[None, :], score / size
-    low, high = low * size, high * size
-    one = jnp.eye(len(size), dtype=score.dtype)
-    fixed = jnp.where(free, jnp.nan, 0.0).astype(score.dtype)  # NaN: still to be solved for
-    delta = jnp.zeros_like(score)
-    for _ in size:
-        held = ~jnp.isnan(fixed)
-        known = jnp.where(held, fixed, 0.0)
-        system = jnp.where(held[:, None] | held[None, :], one, metric)
-        rhs = jnp.where(held, known, slope - metric @ known)
-        delta = jnp.linalg.solve(system + 1e-6 * one, rhs)
-        fixed = jnp.where(
-            held, known, jnp.where((delta < low) | (delta > high), jnp.clip(delta, low, high), jnp.nan)
-        )
-    return jnp.where(jnp.isnan(fixed), delta, fixed) / size
+    tiny = jnp.finfo(arrow.score.dtype).tiny
+    size = jnp.sqrt(jnp.maximum(jnp.diagonal(arrow.information), tiny))
+    floor_size = jnp.sqrt(jnp.maximum(arrow.floor_information, tiny))
+    score, floor_score = arrow.score / size, arrow.floor_score / floor_size
+    metric, cross = arrow.information / size[:, None] / size, arrow.cross / size[:, None] / floor_size
+    bounds = Bounds(*(x * size for x in bounds))
+    floor_bounds = Bounds(*(x * floor_size for x in floor_bounds))
+    one = jnp.eye(len(score), dtype=score.dtype)
+    held, delta = bounds.low == bounds.high, jnp.zeros_like(score)
+    floor_held, floor_delta = floor_bounds.low == floor_bounds.high, jnp.zeros_like(floor_score)
+    for _ in range(len(score) + 1):
+        known, floor_known = jnp.where(held, delta, 0.0), jnp.where(floor_held, floor_delta, 0.0)
+        # free floors follow t: delta_f = score_f - cross^T delta_t
+        open_cross = jnp.where(floor_held, 0.0, cross)
+        schur = metric - open_cross @ open_cross.T
+        rhs = score - cross @ floor_known - open_cross @ jnp.where(floor_held, 0.0, floor_score)
+        system = jnp.where(held[:, None] | held, one, schur) + 1e-6 * one
+        delta = jnp.linalg.solve(system, jnp.where(held, known, rhs - schur @ known))
+        delta = jnp.where(held, known, delta)
+        floor_delta = jnp.where(floor_held, floor_known, floor_score - cross.T @ delta)
+        held = held | (delta <= bounds.low) | (delta >= bounds.high)
+        floor_held = floor_held | (floor_delta <= floor_bounds.low) | (floor_delta >= floor_bounds.high)
+        delta = jnp.clip(delta, *bounds)
+        floor_delta = jnp.clip(floor_delta, *floor_bounds)
+    return delta / size, floor_delta / floor_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import numbers
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -49,8 +50,9 @@ class Problem(NamedTuple):
     @classmethod
     def of(cls, data: Dataset, rank: int, noise: Noise, prior: Prior) -> Problem:
         """Resolve user settings; floors are in the user's unit here."""
-        separable = scale_and_floor_separate(data)
-        learn_floor = noise.floor is None and (separable or noise.scale is not None)
+        per_pixel = noise.floor == "pixel"
+        separable = scale_and_floor_separate(data, per_pixel)
+        learn_floor = (noise.floor is None or per_pixel) and (separable or noise.scale is not None)
         learn = em.Learn(
             basis=1.0,
             nu=float(noise.nu is None),
@@ -66,6 +68,18 @@ class Problem(NamedTuple):
     def marginal(self) -> bool:
         """Coefficients are marginalised wherever they have a proper prior."""
         return not self.prior.is_flat
+
+    @property
+    def per_pixel(self) -> bool:
+        """Whether every pixel has a floor of its own."""
+        return self.noise.floor == "pixel"
+
+    @property
+    def given_floor(self) -> float | None:
+        """The floor in the user's unit, where it is not learned."""
+        if self.learn.floor:
+            return None
+        return self.noise.floor if isinstance(self.noise.floor, numbers.Real) else 0.0
 
     def settings(self, robustness: Robustness = TARGET, information: float = 1.0) -> Settings:
         """Of a pass, as arrays of the data's dtype (so that no value compiles anything)."""
@@ -118,7 +132,7 @@ class Problem(NamedTuple):
             *robustness,
             law.nu,
             float(law.scale),
-            float(law.floor) * self.data.unit,
+            law.typical_floor * self.data.unit,
             float(law.contamination),
         )
         return new, info, line
@@ -128,9 +142,7 @@ class Problem(NamedTuple):
     ) -> NoiseLaw:
         """Given parts as given; scale and floor such that the median z^2 of these residuals is a normal's."""
         inverse_df = FIRST_INVERSE_DF if self.noise.nu is None else 1.0 / self.noise.nu
-        scale, floor = self.noise.scale, self.noise.floor
-        if floor is None and not self.learn.floor:
-            floor = 0.0
+        scale, floor = self.noise.scale, self.given_floor
         some = np.flatnonzero(ivar > 0)
         some = some[:: max(1, some.size // FIRST_LAW_CELLS)]
         r2, variance = residual.flat[some].astype(float) ** 2, 1.0 / ivar.flat[some].astype(float)
@@ -142,20 +154,26 @@ class Problem(NamedTuple):
             scale = math.sqrt(max(np.median(r2 / (variance + floor2)) / HALF_NORMAL_MEDIAN2, 1e-12))
         contamination = FIRST_CONTAMINATION if self.learn.contamination else self.noise.contamination or 0.0
         width = FIRST_WIDTH * max(math.sqrt(np.median(r2)), 1e-12)
-        return self.law(NoiseLaw(inverse_df, scale, math.sqrt(floor2), contamination, width))
+        floors = np.full(residual.shape[1], math.sqrt(floor2)) if self.per_pixel else math.sqrt(floor2)
+        return self.law(NoiseLaw(inverse_df, scale, floors, contamination, width))
 
 
-def scale_and_floor_separate(data: Dataset) -> bool:
+def scale_and_floor_separate(data: Dataset, per_pixel: bool = False) -> bool:
     """Whether the errors vary enough: the Cramer-Rao bound of f^2 / sigma^2 at f = 0 is below 0.1.
 
-    At a log-spread tau of sigma^2 over n cells that bound is about sqrt(2/n) / tau.
+    At a log-spread tau of sigma^2 over n cells that bound is about sqrt(2/n) / tau; with a floor per pixel,
+    of the cells and within the pixels.
     """
     step = max(1, data.shape[0] // 2000)
     ivar = np.asarray(data.ivar[::step])
-    ivar = ivar[ivar > 0].astype(float)
-    if ivar.size < 2:
+    seen = ivar > 0
+    size = np.log(np.where(seen, ivar, 1.0), dtype=float)
+    if seen.sum() < 2:
         return False
-    return bool(math.sqrt(2.0 / ivar.size) < 0.1 * np.log(ivar).std())
+    count = np.maximum(seen.sum(0, keepdims=per_pixel) if per_pixel else seen.sum(), 1)
+    middle = (size * seen).sum(0 if per_pixel else None, keepdims=True) / count
+    tau = math.sqrt(((size - middle)[seen] ** 2).mean())
+    return bool(math.sqrt(2.0 / np.median(count)) < 0.1 * tau)
 
 
 def chi2_quantile(df: int) -> float:

@@ -67,7 +67,8 @@ class Fit:
         n, k = self.coefficients.shape
         return (
             f"Fit({n:,} objects x {self.basis.shape[1]:,} pixels, rank {k}, {self.status.code}; "
-            f"noise nu={self.noise.nu:.3g}, scale={self.noise.scale:.3g}, floor={self.noise.floor:.3g})"
+            f"noise nu={self.noise.nu:.3g}, scale={self.noise.scale:.3g}, "
+            f"floor={self.noise.typical_floor:.3g})"
         )
 
 

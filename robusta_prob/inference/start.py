@@ -94,7 +94,9 @@ def warm(problem: Problem, init: Fit | Array, seed: int) -> Begun:
     Y, W = np.asarray(sample.data.flux), np.asarray(sample.data.ivar)
     if isinstance(init, Fit):
         mean, covariance = init.population.mean / data.unit, init.population.covariance / data.unit**2
-        law = problem.law(init.noise.in_unit(data.unit))
+        floors = np.broadcast_to(init.noise.floor, data.shape[1]) if problem.per_pixel else None
+        floor = init.noise.typical_floor if floors is None else floors
+        law = problem.law(init.noise._replace(floor=floor).in_unit(data.unit))
         law = law._replace(**_given(problem))
         shared = problem.shared(basis, law, problem.population(mean, covariance))
         same = data.shape[0] == len(init.ids) and in_training(init, data).all()
@@ -105,11 +107,10 @@ def warm(problem: Problem, init: Fit | Array, seed: int) -> Begun:
 
 def _given(problem: Problem) -> dict[str, Array]:
     """The given parts of the noise law, in the engine's units."""
-    nu, scale, floor, contamination = problem.noise
+    nu, scale, _, contamination = problem.noise
+    floor = problem.given_floor
     if contamination is None and not problem.learn.contamination:
         contamination = 0.0
-    if floor is None and not problem.learn.floor:
-        floor = 0.0
     values = {
         "inverse_df": None if nu is None else 1.0 / nu,
         "scale": scale,

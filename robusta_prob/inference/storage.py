@@ -18,7 +18,7 @@ from robusta_prob.models.noise import Noise, NoiseLaw
 from robusta_prob.validate import frozen
 
 FORMAT = "robusta_prob.Fit"
-VERSION = 1
+VERSION = 2
 _ARRAYS = (
     "basis",
     "coefficients",
@@ -52,7 +52,9 @@ def save(fit: Fit, path: str | PathLike[str]) -> None:
         for name in _SCALARS:
             file.attrs[name] = getattr(fit, name)
         for name in ("loss", "noise"):
-            file.attrs[name] = np.array(getattr(fit, name), float)
+            law = getattr(fit, name)
+            file.attrs[name] = np.array(law._replace(floor=law.typical_floor), float)
+            file[f"{name}_floor"] = law.floor
         file["population_mean"], file["population_covariance"] = fit.population
         file.attrs["near_equal"] = np.array(fit.near_equal, int)
         file.attrs["status"] = list(fit.status)
@@ -97,7 +99,10 @@ def _read(file: h5py.File) -> Fit:
     if values["ids"].dtype.kind == "O":
         values["ids"] = frozen(file["ids"].asstr()[()].astype(str))
     values |= {name: file.attrs[name] for name in _SCALARS}
-    values |= {name: NoiseLaw(*(float(x) for x in file.attrs[name])) for name in ("loss", "noise")}
+    for name in ("loss", "noise"):
+        floor = file[f"{name}_floor"][()]
+        floor = frozen(floor) if np.ndim(floor) else float(floor)
+        values[name] = NoiseLaw(*(float(x) for x in file.attrs[name]))._replace(floor=floor)
     values |= {name: float(values[name]) for name in ("information", "unit")}
     values["flat_prior"] = bool(values["flat_prior"])
     population = (frozen(file[f"population_{name}"][()]) for name in PopulationLaw._fields)
@@ -105,7 +110,8 @@ def _read(file: h5py.File) -> Fit:
     values["near_equal"] = tuple(int(k) for k in file.attrs["near_equal"])
     values["status"] = Status(*(str(text) for text in file.attrs["status"]))
     config = json.loads(file.attrs["config"])
-    config["noise"] = Noise(*(None if x is None else float(x) for x in config["noise"]))
+    law: list[Any] = config["noise"]
+    config["noise"] = Noise(*(x if x is None or isinstance(x, str) else float(x) for x in law))
     values["config"] = MappingProxyType(config)
     columns = {name: file[f"history/{name}"] for name in Epoch._fields}
     rows = zip(*(c.asstr()[()] if name == "stage" else c[()] for name, c in columns.items()), strict=True)

@@ -26,6 +26,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from robusta_prob.inference.linalg import pack, pair_count, pairs, solve, unpack
+from robusta_prob.inference.noise_step import NoiseSums
 from robusta_prob.models.noise import Law, NoiseLaw, effective_ivar, law_at, log_kernel_slope, log_normaliser
 
 _HALF_POINT = 0.37455  # c with E[z^2 / (z^2 + c)] = 1/2 for a standard normal z
@@ -76,8 +77,7 @@ class Statistics(NamedTuple):
     gram: Float[Array, "pairs pixels"]  # sum_i w_ij m_i m_i^T
     gram_cov: Float[Array, "pairs pixels"]  # sum_i w_ij V_i
     rhs: Float[Array, "rank pixels"]  # sum_i w_ij m_i r_ij
-    noise_score: Float[Array, " four"]  # gradient of F in (log s^2, f^2, 1/nu, log width)
-    noise_moments: Float[Array, " four"]  # sums of 1, u, u^2, P(bad) over cells, u = 1 / (sigma^2 + f^2)
+    noise: NoiseSums
     influence: Float[Array, " three"]  # sums of w, psi^2, psi' over cells: the sandwich's scalars
     moment0: Float[Array, ""]  # sum_i omega_i
     moment1: Float[Array, " rank"]  # sum_i omega_i (m_i - mu), centred or float32 loses C
@@ -98,8 +98,7 @@ def empty_statistics(rank: int, pixels: int, dtype: np.dtype) -> Statistics:
         zeros((p, pixels)),
         zeros((p, pixels)),
         zeros((rank, pixels)),
-        zeros(4),
-        zeros(4),
+        NoiseSums(zeros(3), zeros(()), zeros((4, pixels))),
         zeros(3),
         zeros(()),
         zeros(rank),
@@ -136,7 +135,7 @@ def sweep_block(
     X = P * square  # z^2, or its posterior mean
     # noise law and sandwich are those of the target model, whatever the annealing
     target = law_at(X, jnp.where(seen, P, 1.0), law)
-    noise_score, noise_moments = _noise_statistics(target, X, P * R**2, P, W, seen, law)
+    noise = _noise_sums(target, X, P * R**2, P, W, seen, law)
     influence = _influence(target, X, seen)
     P = P / jnp.maximum(scale2, 1.0)[:, None] ** settings.object_scale
     law = law._replace(inverse_df=jnp.maximum(law.inverse_df, settings.tail))
@@ -171,8 +170,7 @@ def sweep_block(
         gram=outer.T @ w,
         gram_cov=V_new.T @ w if marginal else jnp.zeros_like(GG),
         rhs=A_new.T @ wR,
-        noise_score=noise_score,
-        noise_moments=noise_moments,
+        noise=noise,
         influence=influence,
         moment0=omega.sum(),
         moment1=omega @ offset,
@@ -218,10 +216,8 @@ def _object_scale2(X: Array, count: Array, scale2: Array) -> Float[Array, " bloc
     return scale2
 
 
-def _noise_statistics(
-    at: Law, X: Array, XR: Array, P: Array, W: Array, seen: Array, law: NoiseLaw
-) -> tuple[Array, Array]:
-    """Score of the noise law, and moments for its Fisher information.
+def _noise_sums(at: Law, X: Array, XR: Array, P: Array, W: Array, seen: Array, law: NoiseLaw) -> NoiseSums:
+    """What the cells say about the noise law.
 
     By Fisher's identity the score of the marginal likelihood is the expectation of a cell's score under the
     posterior. At the mean of z^2 alone 1/nu would come out 0.7 K/M too small, so half the second derivative
@@ -241,8 +237,8 @@ def _noise_statistics(
     tail = at.good * (tail + 0.25 * (1.0 + 2.0 * eta - eta * X) * variance)
     of_width = reach * (1.0 - 1.0 / width2)
     tail, of_width, bad = (jnp.where(seen, x, 0.0).sum() for x in (tail, of_width, at.bad))
-    score = jnp.stack([excess.sum(), (excess * U).sum(), tail, of_width])
-    return score, jnp.stack([seen.sum().astype(U.dtype), U.sum(), (U**2).sum(), bad])
+    of_floor = jnp.stack([seen.sum(0).astype(U.dtype), U.sum(0), (U**2).sum(0), (excess * U).sum(0)])
+    return NoiseSums(jnp.stack([excess.sum(), tail, of_width]), bad, of_floor)
 
 
 def _influence(at: Law, X: Array, seen: Array) -> Float[Array, " three"]:

@@ -126,7 +126,7 @@ def _mean_and_noise(
         raise ValueError(
             "a flat prior cannot be drawn from: give the flux, or a proper prior such as Prior()"
         )
-    law = sample_noise(noise or Noise())
+    law = sample_noise(noise or Noise(), pixels)
     basis = sample_basis(rank, pixels, prior)
     return sample_coefficients(objects, rank, pixels, prior) @ basis, law
 

@@ -39,7 +39,9 @@ class Noise(NamedTuple):
 
     nu: float | None = None  # degrees of freedom, 0 < nu <= inf
     scale: float | None = None  # s > 0, the factor on the given errors
-    floor: float | None = None  # f >= 0, added in quadrature, in the unit of flux
+    floor: float | str | None = (
+        None  # f >= 0, added in quadrature, in the unit of flux; "pixel": one per pixel
+    )
     contamination: float | None = None  # share of bad cells, 0 <= eps < 1; None: learned if nu is, else 0
 
     @property
@@ -61,7 +63,8 @@ class Noise(NamedTuple):
             ("floor", self.floor, lambda x: 0 <= x < math.inf),
             ("contamination", self.contamination, lambda x: 0 <= x < 1),
         ):
-            if value is None or isinstance(value, jax.Array):  # traced values cannot be looked at
+            # traced values cannot be looked at
+            if value is None or isinstance(value, jax.Array) or (name == "floor" and value == "pixel"):
                 continue
             if isinstance(value, bool) or not isinstance(value, numbers.Real) or not good(value):
                 limits = {
@@ -70,8 +73,10 @@ class Noise(NamedTuple):
                     "floor": "0 <= floor < inf",
                     "contamination": "0 <= contamination < 1",
                 }
+                other = ', or "pixel" to learn one per pixel' if name == "floor" else ""
                 raise ValueError(
-                    f"noise.{name} must be a number with {limits[name]}, or None to learn it; got {value!r}"
+                    f"noise.{name} must be a number with {limits[name]}, or None to learn it{other}; "
+                    f"got {value!r}"
                 )
         return self
 
@@ -81,7 +86,7 @@ class NoiseLaw(NamedTuple):
 
     inverse_df: Float[Array, ""] | float  # 1/nu
     scale: Float[Array, ""] | float  # s
-    floor: Float[Array, ""] | float  # f, in the unit of the flux it is used with
+    floor: Float[Array | np.ndarray, "*pixels"] | float  # f in the unit of the flux; one, or one per pixel
     contamination: Float[Array, ""] | float = 0.0  # eps, the share of bad cells
     width: Float[Array, ""] | float = 1.0  # of the bad cells, in the unit of the flux it is used with
 
@@ -91,14 +96,20 @@ class NoiseLaw(NamedTuple):
         inverse = float(self.inverse_df)
         return 1.0 / inverse if inverse > 0 else math.inf
 
+    @property
+    def typical_floor(self) -> float:
+        """The floor, or its median over the pixels."""
+        return float(np.median(np.asarray(self.floor)))
+
     def in_unit(self, unit: float) -> NoiseLaw:
         """The same law for fluxes divided by `unit`."""
         return self._replace(floor=self.floor / unit, width=self.width / unit)
 
     def __str__(self) -> str:
-        scale, floor, bad = float(self.scale), float(self.floor), float(self.contamination)
+        scale, floor, bad = float(self.scale), self.typical_floor, float(self.contamination)
+        floors = " at the median pixel" if np.ndim(self.floor) else ""
         tail = f"; a share {bad:.2g} of the cells bad by {float(self.width):.2g}" if bad > 0 else ""
-        return f"Student t, nu = {self.nu:.3g}; errors x {scale:.3g}; floor {floor:.2g}{tail}"
+        return f"Student t, nu = {self.nu:.3g}; errors x {scale:.3g}; floor {floor:.2g}{floors}{tail}"
 
 
 def effective_ivar(ivar: Float[Array | np.ndarray, "*cells"], law: NoiseLaw) -> Float[Array, "*cells"]:

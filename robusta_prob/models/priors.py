@@ -68,13 +68,15 @@ def sample_coefficients(objects: int, rank: int, pixels: int, prior: Prior) -> F
     return numpyro.sample("coefficients", law.expand([objects]).to_event(1))
 
 
-def sample_noise(noise: Noise) -> NoiseLaw:
+def sample_noise(noise: Noise, pixels: int) -> NoiseLaw:
     """Sites "nu", "scale", "floor", "contamination", "width": sampled where learned, else deterministic.
 
     Weak priors: 1/nu ~ Exponential(mean 1/2), log s ~ Normal(0, 1), f ~ HalfNormal(1/10) and log width ~
     Normal(0, 2) in the unit of the flux that the program is given, eps ~ Beta(1, 9).
     """
     noise = noise.validated()
+    half_normal = dist.HalfNormal(FLOOR_WIDTH)
+    of_floor = half_normal.expand([pixels]).to_event(1) if noise.floor == "pixel" else half_normal
     nu = (
         numpyro.sample("nu", dist.InverseGamma(1.0, INVERSE_DF_RATE))
         if noise.nu is None
@@ -86,8 +88,8 @@ def sample_noise(noise: Noise) -> NoiseLaw:
         else numpyro.deterministic("scale", jnp.asarray(noise.scale, float))
     )
     floor = (
-        numpyro.sample("floor", dist.HalfNormal(FLOOR_WIDTH))
-        if noise.floor is None
+        numpyro.sample("floor", of_floor)
+        if noise.floor is None or noise.floor == "pixel"
         else numpyro.deterministic("floor", jnp.asarray(noise.floor, float))
     )
     contamination = (
