@@ -26,8 +26,8 @@ from robusta_prob.simulate import largest_angle
 
 COLUMNS = ("ours", "ours at Q", "robusta-hmf", "sigma clipping", "HMF")
 GAUSSIAN = {"noise": rp.Noise(math.inf, 1.0, 0.0), "prior": rp.Prior.flat()}
-CLIP, ROUNDS = 5.0, 10  # sigma; rounds at most
-PATIENCE = 100  # epochs: a Gaussian model that outliers pull about comes to no rest
+CLIP, ROUNDS = 5.0, 5  # sigma; rounds at most
+PATIENCE = 40  # epochs: a Gaussian model that outliers pull about comes to no rest
 
 
 def bound(data: Contaminated) -> float:
@@ -39,9 +39,10 @@ def bound(data: Contaminated) -> float:
 def sigma_clipped(data: rp.Dataset, rank: int) -> rp.Fit:
     """Fit the Gaussian model, drop cells beyond `CLIP` sigma, and again until no cell comes or goes."""
     flux, ivar = data.flux * data.unit, data.ivar / data.unit**2
-    kept = ivar > 0
+    kept, fit = ivar > 0, None
     for _ in range(ROUNDS):
-        fit = rp.fit(rp.dataset(flux, np.where(kept, ivar, 0.0)), rank, max_epochs=PATIENCE, **GAUSSIAN)
+        clean = rp.dataset(flux, np.where(kept, ivar, 0.0))
+        fit = rp.fit(clean, rank, max_epochs=PATIENCE, init=fit, **GAUSSIAN)
         z2 = ivar * (flux - rp.reconstruct(fit)) ** 2
         now = (ivar > 0) & (z2 < CLIP**2)
         # an object or pixel without any cell left could never come back

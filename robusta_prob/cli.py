@@ -197,14 +197,14 @@ def _score_and_write(fit: rp.Fit, data: rp.Dataset, options: argparse.Namespace,
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    given = [f"--{name}" for name in ("nu", "scale", "floor") if getattr(options, name) is not None]
+    given = [f"--{name}" for name in rp.Noise._fields if getattr(options, name) is not None]
     if options.published is not None and given:
         raise ValueError(f"--published fixes the whole noise law: leave out {' and '.join(given)}")
-    published = (1.0, options.published, 0.0)
-    law = (options.nu, options.scale, options.floor) if options.published is None else published
+    given_law = rp.Noise(*(getattr(options, name) for name in rp.Noise._fields))
+    law = given_law if options.published is None else rp.Noise(1.0, options.published, 0.0)
     flat = options.flat_prior or options.published is not None
     return {
-        "noise": rp.Noise(*law),
+        "noise": law,
         "prior": rp.Prior.flat() if flat else rp.Prior(),
         "max_epochs": options.max_epochs,
         "tol": options.tol,

@@ -88,13 +88,16 @@ def _fit_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("the model (what is left out is learned)").add_argument
     add("--nu", type=float, help="degrees of freedom of the Student t noise; inf is Gaussian")
     add("--scale", type=float, help="factor on the given errors")
-    add("--floor", type=float, help="error added in quadrature, in the unit of the flux")
+    add(
+        "--floor", type=_floor, help="error added in quadrature, in the unit of the flux; pixel: one for each"
+    )
+    add("--contamination", type=float, metavar="SHARE", help="share of bad cells; 0 where --nu is given")
     add("--flat-prior", action="store_true", help="no population behind the coefficients: maximum likelihood")
     add(
         "--published",
         type=float,
         metavar="Q",
-        help="as in the paper: --nu 1 --scale Q --floor 0 --flat-prior",
+        help="as in the paper: --nu 1 --scale Q --floor 0 --contamination 0 --flat-prior",
     )
     add = parser.add_argument_group("the run").add_argument
     add("--seed", type=int, default=0, help="the same seed gives the same fit (default: 0)")
@@ -162,3 +165,8 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
     return number
+
+
+def _floor(text: str) -> float | str:
+    """A number, or the word for one floor per pixel."""
+    return text if text == "pixel" else float(text)

@@ -148,9 +148,9 @@ def _run(
     """Iterate to rest, begin objects again that sit in a wrong solution, and go on while that helps."""
     final, restarted = schedule(FAR), 0
     history: list[Epoch] = []
-    for turn in range(RESTARTS + 1):
+    for turn, stage in enumerate(("fit", *["restarted"] * RESTARTS)):
         run = iterate(
-            lambda state, epoch: problem.step(state, blocks, schedule(epoch), epoch, "fit"),
+            lambda state, epoch: problem.step(state, blocks, schedule(epoch), epoch, stage),  # noqa: B023
             state,
             first=len(history),
             max_epochs=max_epochs,

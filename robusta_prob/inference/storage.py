@@ -81,11 +81,16 @@ def load(path: str | PathLike[str]) -> Fit:
             )
         try:
             version = int(file.attrs["version"])
-            fit = _read(file) if version <= VERSION else None
+            fit = _read(file) if version == VERSION else None
         except (KeyError, OSError) as error:
             raise ValueError(
                 f"{path} is incomplete or damaged ({error}); fit again, or restore the file"
             ) from error
+        if fit is None and version < VERSION:
+            raise ValueError(
+                f"{path} has format version {version}, from before bad cells were part of the noise law; "
+                f"this is version {VERSION}: fit again"
+            )
         if fit is None:
             raise ValueError(
                 f"{path} has format version {version}, newer than {VERSION}, the newest known here: "
@@ -110,8 +115,8 @@ def _read(file: h5py.File) -> Fit:
     values["near_equal"] = tuple(int(k) for k in file.attrs["near_equal"])
     values["status"] = Status(*(str(text) for text in file.attrs["status"]))
     config = json.loads(file.attrs["config"])
-    law: list[Any] = config["noise"]
-    config["noise"] = Noise(*(x if x is None or isinstance(x, str) else float(x) for x in law))
+    law: list[Any] = [x if x is None or isinstance(x, str) else float(x) for x in config["noise"]]
+    config["noise"] = Noise(*law)
     values["config"] = MappingProxyType(config)
     columns = {name: file[f"history/{name}"] for name in Epoch._fields}
     rows = zip(*(c.asstr()[()] if name == "stage" else c[()] for name, c in columns.items()), strict=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from matplotlib.axes import Axes
@@ -87,7 +89,8 @@ def history(fit: Fit) -> Figure:
 
     Grey epochs are those of the winning start, on a subsample; in green ones the schedule still keeps
     foreign objects from locking in. Their bounds are of something else, and not shown. The bound is shown
-    by how far it is below its best, on a logarithmic axis: the best epoch itself is a gap.
+    by how far it is below its best, on a logarithmic axis: the best epoch itself is a gap. A dotted line is
+    where objects in a wrong solution were begun again. The title says which start won, and by how much.
 
     Parameters
     ----------
@@ -96,26 +99,37 @@ def history(fit: Fit) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        Four panels sharing the epoch: bound, move, degrees of freedom with scale, floor.
+        Five panels sharing the epoch: robustness, bound, move, noise law without unit, floor.
     """
     lines = fit.history
     epoch = np.arange(1, len(lines) + 1)
     starting = np.array([line.stage.startswith("start") for line in lines], bool)
     annealed = np.array([line.object_scale + line.tail > 0 for line in lines], bool) & ~starting
-    bound, move, nu, scale, floor = (
+    again = np.flatnonzero(
+        [line.stage != "restarted" and after.stage == "restarted" for line, after in pairwise(lines)]
+    )
+    bound, move, nu, scale, floor, bad, object_scale, tail = (
         np.array([getattr(line, name) for line in lines], float)
-        for name in ("bound", "move", "nu", "scale", "floor")
+        for name in ("bound", "move", "nu", "scale", "floor", "contamination", "object_scale", "tail")
     )
     final = ~starting & ~annealed
     below = np.where(final, bound[final].max(initial=-np.inf) - bound, np.nan)
     flux_unit = fit.flux_name.partition("[")[2].rstrip("] ") or "unit of the flux"
 
-    figure = Figure(figsize=(COLUMN, 5.8), layout="constrained")
-    panels = figure.subplots(4, 1, sharex=True)
+    figure = Figure(figsize=(COLUMN, 7.0), layout="constrained")
+    top, *panels = figure.subplots(5, 1, sharex=True, height_ratios=(0.6, 1, 1, 1, 1))
+    top.plot(epoch, object_scale, color=BLUE, lw=0.9, drawstyle="steps-mid")
+    top.plot(epoch, tail, color=VERMILLION, lw=0.9, ls="--", drawstyle="steps-mid")
+    top.set_ylabel("extra\nrobustness", fontsize=SMALL)
+    key = "— object scale\n– – least 1/ν"
+    top.text(0.985, 0.9, key, transform=top.transAxes, ha="right", va="top", fontsize=SMALL)
+    _shade(top, starting, GREY, START)
+    _shade(top, annealed, GREEN, ANNEALED)
+    finish(top)
     for axes, label, curves in (
         (panels[0], "bound below its\nbest [nats]", [(below, BLUE, "")]),
         (panels[1], "basis moves by\n[posterior σ]", [(move, BLUE, "")]),
-        (panels[2], "noise law\n[no unit]", [(nu, BLUE, "ν"), (scale, VERMILLION, "s")]),
+        (panels[2], "noise law\n[no unit]", [(nu, BLUE, "ν"), (scale, VERMILLION, "s"), (bad, GREEN, "ε")]),
         (panels[3], f"floor f\n[{axis_label(flux_unit, 24)}]", [(floor, BLUE, "")]),
     ):
         for values, colour, name in curves:
@@ -126,12 +140,22 @@ def history(fit: Fit) -> Figure:
         _shade(axes, starting, GREY, START)
         _shade(axes, annealed, GREEN, ANNEALED)
         axes.set_ylabel(label, fontsize=SMALL)
+        for place in again:
+            axes.axvline(place + 1.5, color=BLACK, lw=0.8, ls=":")
         finish(axes)
     panels[-1].set_xlabel("epoch", fontsize=SMALL)
     panels[-1].xaxis.set_major_locator(MaxNLocator(6, integer=True))
     figure.align_ylabels()
     ending = fit.status.code.replace("_", " ")
-    figure.suptitle(f"{ending}, {int((~starting).sum())} epochs after the start", fontsize=NORMAL)
+    title = f"{ending}, {int((~starting).sum())} epochs after the start"
+    if restarted := fit.config.get("restarted"):
+        title += f"; {restarted} objects begun again"
+    scores = fit.config.get("start_scores") or {}
+    ranking = sorted(scores.items(), key=lambda item: -item[1])
+    contest = " > ".join(f"{name.replace('_', ' ')} {score:.3f}" for name, score in ranking)
+    figure.suptitle(
+        title + (f"\nstarts, by nats per held-out cell:\n{contest}" if contest else ""), fontsize=SMALL
+    )
     shades = panels[0].get_legend_handles_labels()
     if shades[0]:
         figure.legend(*shades, loc="outside lower center", ncols=2, fontsize=SMALL, frameon=False)

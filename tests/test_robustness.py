@@ -1,0 +1,245 @@
+"""The right basis on hard data: contamination against the attainable bound, learned noise, restarts."""
+
+import importlib.util
+import math
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import robusta_prob as rp
+from robusta_prob.inference import em
+from robusta_prob.inference.initialise import Start, wrapped
+from robusta_prob.inference.noise_step import NoiseSums, noise_step
+from robusta_prob.inference.problem import Problem, precision
+from robusta_prob.inference.restart import restart
+from robusta_prob.inference.settle import gather, settle
+from robusta_prob.inference.start import compete, warm
+from robusta_prob.inference.sweep import sweep
+from robusta_prob.models.noise import NoiseLaw, log_kernel_slope, log_normaliser
+from robusta_prob.simulate import largest_angle, low_rank, toy
+
+
+def _benchmark(name):
+    path = Path(__file__).parent.parent / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+cases = _benchmark("cases")
+
+
+def _bound(data, rank=5):
+    """Bad cells masked, the true noise, started at the truth."""
+    masked = rp.dataset(data.flux, np.where(data.bad, 0.0, data.ivar))
+    fit = rp.fit(masked, rank, noise=rp.Noise(math.inf, 1.0, 0.0), prior=rp.Prior.flat(), init=data.basis)
+    return largest_angle(fit.basis, data.basis)
+
+
+@pytest.mark.filterwarnings("ignore::robusta_prob.DataWarning")
+@pytest.mark.parametrize("smooth", [True, False])
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    [
+        ("30% pixels x 300", 1.05),
+        ("8 hot columns, 45 %", 1.05),
+        ("segments in 60% x 10", 1.1),
+        ("40% foreign rows x 30", 1.1),
+        ("errors over 4 decades", 1.1),
+    ],
+)
+def test_contaminated_surveys_give_the_basis_that_masking_would(name, factor, smooth):
+    data = cases.survey(cases.CASES[name], 7, smooth=smooth, size=(600, 200))
+    fit = rp.fit(rp.dataset(data.flux, data.ivar), 5)
+    assert fit.status.ok
+    assert largest_angle(fit.basis, data.basis) < factor * _bound(data)
+
+
+@pytest.mark.filterwarnings("ignore::robusta_prob.DataWarning")
+def test_a_rank_too_high_contains_the_truth():
+    data = cases.survey(cases.CASES["20% foreign rows x 30"], 3, smooth=True, size=(600, 200))
+    fit = rp.fit(rp.dataset(data.flux, data.ivar), 7)
+    assert largest_angle(fit.basis, data.basis) < 1.1 * _bound(data)
+
+
+@pytest.mark.parametrize(
+    ("nu", "scale", "floor"), [(2.0, 1.5, 0.0), (8.0, 0.7, 0.02), (30.0, 1.0, 0.02), (math.inf, 1.0, 0.0)]
+)
+def test_the_noise_law_is_recovered(nu, scale, floor):
+    noise = rp.fit(low_rank(2000, 150, 3, nu=nu, scale=scale, floor=floor, seed=1).data, 3).noise
+    assert noise.scale == pytest.approx(scale, rel=0.05)
+    assert noise.floor == pytest.approx(floor, rel=0.05, abs=0.003)
+    # 270,000 cells: the Cramer-Rao bound of 1/nu is 0.001, 4 % of 1/30
+    assert 1 / noise.nu == pytest.approx(1 / nu, rel=0.15, abs=0.003)
+    assert noise.contamination < 1e-3
+
+
+def test_the_share_and_width_of_bad_cells_are_recovered():
+    data = cases.survey(cases.pixels(0.1, 10.0), 0, smooth=True, size=(600, 200))
+    noise = rp.fit(rp.dataset(data.flux, data.ivar), 5).noise
+    assert noise.contamination == pytest.approx(data.bad.mean(), abs=0.005)
+    assert 5 < noise.width < 15
+    assert noise.scale == pytest.approx(1.0, abs=0.03) and noise.floor < 0.003
+
+
+def test_a_floor_per_pixel_is_recovered_and_better_than_one_for_all():
+    survey = low_rank(1500, 80, 2, seed=2, missing=0.1)
+    floors = 0.06 * np.abs(np.sin(np.arange(80) / 9.0))
+    data = survey.data
+    rng = np.random.default_rng(0)
+    flux = data.flux * data.unit + floors * rng.standard_normal(data.shape)
+    ivar = data.ivar / data.unit**2
+    ivar[:, 11] = 0  # a pixel that knows nothing
+    hard = rp.dataset(flux, ivar)
+    fit, plain = rp.fit(hard, 2, noise=rp.Noise(floor="pixel")), rp.fit(hard, 2)
+    known = np.delete(np.arange(80), 11)
+    large = known[floors[known] > 0.02]
+    np.testing.assert_allclose(fit.noise.floor[large], floors[large], rtol=0.2)  # 5 % at one sigma
+    assert fit.noise.scale == pytest.approx(1.0, abs=0.02) and fit.noise.nu > 50
+    truth = survey.truth.basis[:, known]
+    assert largest_angle(fit.basis[:, known], truth) < largest_angle(plain.basis[:, known], truth)
+    assert "at the median pixel" in str(fit.noise)
+
+
+def test_a_floor_per_pixel_is_saved_and_loaded(tmp_path):
+    fit = rp.fit(low_rank(300, 40, 1, seed=0).data, 1, noise=rp.Noise(floor="pixel"))
+    rp.save(fit, tmp_path / "fit.h5")
+    again = rp.load(tmp_path / "fit.h5")
+    np.testing.assert_array_equal(again.noise.floor, fit.noise.floor)
+    assert again.noise.floor.shape == (40,) and again.config["noise"] == rp.Noise(floor="pixel")
+
+
+def test_a_given_scale_tells_the_floor_where_the_errors_do_not_vary():
+    survey = low_rank(800, 60, 2, sigma=0.05, spread=0.0, seed=0)
+    data = rp.dataset(survey.data.flux * survey.data.unit, np.full(survey.data.shape, 1 / 0.03**2))
+    fit = rp.fit(data, 2, noise=rp.Noise(scale=1.0))
+    assert fit.noise.floor == pytest.approx(0.04, rel=0.05)
+    assert "too little" not in fit.status.message
+
+
+def test_the_noise_step_rests_at_the_law_that_the_sums_were_drawn_from():
+    """Expected sums of a law have no score: the step from there is only that of the weak priors."""
+    rng = np.random.default_rng(0)
+    n = 400_000
+    law = NoiseLaw(*map(jnp.asarray, (0.2, 1.0, 0.0, 0.0, 1.0)))
+    z = rng.standard_t(5, n)
+    pull = 1.2 / (1 + 0.2 * z**2)
+    excess = 0.5 * (pull * z**2 - 1)
+    tail = jax.grad(log_normaliser)(0.2) + log_kernel_slope(jnp.asarray(z**2), 0.2)
+    of_floor = jnp.asarray([[n], [n], [n], [excess.sum()]], jnp.float32)
+    sums = NoiseSums(jnp.asarray([excess.sum(), tail.sum(), 0.0]), jnp.asarray(0.0), of_floor)
+    free = jnp.asarray([True, True, False, False])
+    new, moved = noise_step(law, sums, free, jnp.asarray(False))
+    assert float(moved) < 0.02 and abs(float(new.inverse_df) - 0.2) < 0.01
+    assert float(new.floor) == 0.0 and float(new.contamination) == 0.0
+
+
+def test_objects_with_fewer_pixels_than_components_fall_back_to_the_population_honestly():
+    survey = low_rank(600, 120, 8, seed=0)
+    ivar = survey.data.ivar / survey.data.unit**2
+    rng = np.random.default_rng(3)
+    few = np.arange(100)
+    for i in few:  # 5 pixels, scattered or side by side
+        seen = rng.choice(120, 5, replace=False) if i % 2 else np.arange(40, 45)
+        ivar[i, np.delete(np.arange(120), seen)] = 0
+    fit = rp.fit(rp.dataset(survey.data.flux * survey.data.unit, ivar), 8)
+    truth = survey.truth.clean @ fit.basis.T
+    error = (fit.coefficients - truth)[few]
+    weighed = np.linalg.solve(fit.coefficient_covariance[few], error[..., None])[..., 0]
+    distance2 = (error * weighed).sum(1)
+    assert distance2.mean() == pytest.approx(8.0, rel=0.2)  # 800 degrees of freedom: 5 % at one sigma
+    spread = np.sqrt(np.diag(fit.population.covariance))
+    assert np.abs((fit.coefficients[few] - fit.population.mean) / spread).max() < 5
+
+
+@pytest.mark.parametrize("kind", ["pixels", "toy"])
+def test_shuffled_rows_other_blocks_and_other_keys_give_the_same_basis(kind):
+    contaminated = cases.survey(cases.pixels(0.1, 10.0), 0, smooth=True, size=(1200, 100))
+    data = toy(1200, 150, seed=0).data if kind == "toy" else rp.dataset(contaminated.flux, contaminated.ivar)
+    fit = rp.fit(data, 5)
+    np.testing.assert_array_equal(rp.fit(data, 5).basis, fit.basis)
+    shuffled = data.take(np.random.default_rng(0).permutation(1200))
+    for other in (rp.fit(shuffled, 5), rp.fit(data, 5, batch_rows=256), rp.fit(data, 5, key=9)):
+        assert largest_angle(other.basis, fit.basis) < 1e-5
+
+
+def test_other_settings_of_the_noise_compile_nothing():
+    data = low_rank(300, 50, 2, nu=4, seed=0).data
+    rp.fit(data, 2)
+    before = sweep._cache_size(), em.update._cache_size()
+    for noise in (
+        rp.Noise(nu=3.0),
+        rp.Noise(4.0, 1.0, 0.0),
+        rp.Noise(contamination=0.1),
+        rp.Noise(scale=2.0),
+    ):
+        rp.fit(data, 2, noise=noise, schedule=rp.anneal.tightening(2, 3))
+    assert (sweep._cache_size(), em.update._cache_size()) == before
+
+
+def test_an_object_in_a_wrong_solution_is_begun_again():
+    """Two spectra in one: 60 % of the pixels follow one, 40 % the other, and the fit sits on the latter."""
+    survey = low_rank(300, 100, 3, sigma=0.01, seed=0)
+    right, wrong = survey.truth.coefficients.copy(), survey.truth.coefficients.copy()
+    wrong[[5, 70]] *= -3.0
+    flux = (survey.data.flux * survey.data.unit).astype(float)
+    flux[:, ::5] += ((wrong - right) @ survey.truth.basis)[:, ::5]
+    flux[:, 1::5] += ((wrong - right) @ survey.truth.basis)[:, 1::5]
+    data = rp.dataset(flux, survey.data.ivar / survey.data.unit**2)
+    fit = rp.fit(data, 3)
+    here, there = (x @ survey.truth.basis @ fit.basis.T / data.unit for x in (right, wrong))
+    np.testing.assert_allclose(fit.coefficients / data.unit, here, atol=0.2)
+    problem = Problem.of(data, 3, rp.Noise(), rp.Prior())
+    with precision(np.dtype("float32")):
+        blocks = tuple(em.blocks_of(data, data.unit))
+        begun = warm(problem, fit, 0)._replace(coefficients=there)
+        state = begun.state_for(blocks)
+        for _ in range(5):
+            state, _ = settle(problem, state, blocks)
+        stuck = gather([local.coefficients for local in state.local], blocks)
+        np.testing.assert_allclose(stuck[[5, 70]], there[[5, 70]], atol=0.2)
+        state, moved = restart(problem, state, blocks)
+        found = gather([local.coefficients for local in state.local], blocks)
+        assert moved == 2
+        np.testing.assert_allclose(found, here, atol=0.2)
+        assert restart(problem, state, blocks)[1] == 0
+
+
+def test_starts_that_lead_apart_are_told_from_those_that_agree():
+    survey = low_rank(400, 80, 2, seed=1)
+    problem = Problem.of(survey.data, 2, rp.Noise(math.inf, 1.0, 0.0), rp.Prior())
+
+    def same_again(Y, seen, rank, seed):
+        return wrapped(Y, seen, rank, seed)
+
+    with precision(np.dtype("float32")):
+        begun = compete(problem, (wrapped, same_again), 0)
+    assert set(begun.scores) == {"wrapped", "same_again"} and begun.doubt == ""
+
+    # half of the objects along one direction, half along another: rank 1 holds either as well
+    directions = np.linalg.qr(np.random.default_rng(0).normal(size=(60, 2)))[0].T.astype("float32")
+    sizes = np.random.default_rng(1).normal(5, 1, size=(400, 1))
+    flux = sizes * directions[np.arange(400) % 2] + 0.01 * np.random.default_rng(2).normal(size=(400, 60))
+    problem = Problem.of(rp.dataset(flux, np.full(flux.shape, 1e4)), 1, rp.Noise(1.0, 3.0, 0.0), rp.Prior())
+
+    def first(Y, seen, rank, seed):
+        return Start(directions[:1], Y @ directions[:1].T)
+
+    def second(Y, seen, rank, seed):
+        return Start(directions[1:], Y @ directions[1:].T)
+
+    with precision(np.dtype("float32")):
+        begun = compete(problem, (first, second), 0)
+    assert "leads to another basis" in begun.doubt
+
+
+def test_jax_keys_are_accepted():
+    data = low_rank(200, 40, 2, seed=0).data
+    np.testing.assert_array_equal(
+        rp.fit(data, 2, key=jax.random.key(3)).basis, rp.fit(data, 2, key=jax.random.key(3)).basis
+    )
