@@ -19,7 +19,7 @@ from contestant import HERE
 from tqdm import tqdm
 
 import robusta_prob as rp
-from robusta_prob.inference import fitting, start
+from robusta_prob.inference import fitting, restart, start
 from robusta_prob.inference.initialise import STARTS
 from robusta_prob.simulate import largest_angle
 
@@ -29,7 +29,9 @@ OBJECT_SCALE, TAIL = rp.anneal.Robustness(1.0, 0.0), rp.anneal.Robustness(0.0, 1
 @contextlib.contextmanager
 def beginning(robustness: rp.anneal.Robustness) -> Iterator[None]:
     """Starts and first passes with other robustness than the full one."""
-    with mock.patch.object(start, "FULL", robustness), mock.patch.object(fitting.anneal, "FULL", robustness):
+    with contextlib.ExitStack() as stack:
+        for module in (start, restart, fitting.anneal):
+            stack.enter_context(mock.patch.object(module, "FULL", robustness))
         yield
 
 

@@ -72,11 +72,12 @@ def compare(
             Contestant("robusta_hmf", PACKAGE_PYTHON, rank, scale, Path(folder) / "out") if package else None
         )
         todo = [(name, smooth, seed) for name in names for smooth in (True, False) for seed in seeds]
-        for name, smooth, seed in tqdm(todo, desc="contamination"):
+        for number, (name, smooth, seed) in enumerate(tqdm(todo, desc="contamination")):
             data = survey(CASES[name], seed, smooth=smooth, size=size)
             if other is not None:  # works while we do
-                np.savez(Path(folder) / "data.npz", flux=data.flux, ivar=data.ivar)
-                other.begin(Path(folder) / "data.npz")
+                file = Path(folder) / f"data-{number}.npz"
+                np.savez(file, flux=data.flux, ivar=data.ivar)
+                other.begin(file)
             given = rp.dataset(data.flux, data.ivar)
             loss = rp.Noise(1.0, scale, 0.0)
             row = {

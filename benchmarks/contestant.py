@@ -21,7 +21,7 @@ class Contestant:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def begin(self, data: Path) -> None:
-        """Ask for one fit of the arrays flux and ivar in this npz file."""
+        """Ask for one fit of flux and ivar in this npz file, which is read again only if its name changes."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{data}\n")
         self._process.stdin.flush()

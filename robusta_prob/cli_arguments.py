@@ -169,4 +169,7 @@ def _positive(text: str) -> int:
 
 def _floor(text: str) -> float | str:
     """A number, or the word for one floor per pixel."""
-    return text if text == "pixel" else float(text)
+    try:
+        return text if text == "pixel" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number or the word pixel, got {text!r}") from None

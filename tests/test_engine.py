@@ -47,7 +47,7 @@ def _pass(flux, ivar, A, V, G, law, population, *, marginal):
     first, second = np.triu_indices(A.shape[1])
     log_det = np.linalg.slogdet(V)[1] if marginal else np.zeros(n)
     local = Local(pad(A), pad(V[:, first, second]), pad(log_det), jnp.ones(rows))
-    settings = Settings(*map(jnp.asarray, (0.0, 0.0, 1e30, 1.0)))
+    settings = Settings(*map(jnp.asarray, (0.0, 0.0, 1.0, 1e30, 1.0)))
     law = NoiseLaw(*map(jnp.asarray, law))
     shared = Globals(jnp.asarray(G), law, population, jnp.eye(A.shape[1]))
     new, sums, objects = sweep(pad(flux), pad(ivar), local, n, shared, settings, marginal=marginal)

@@ -124,7 +124,10 @@ def test_rank_one(fit: rp.Fit, data: rp.Dataset, projection: rp.Projection, scor
 
 def test_history_tells_starts_from_the_fit(fit: rp.Fit) -> None:
     figure = plots.history(fit)
-    bound, move, law, floor = figure.axes
+    robustness, bound, move, law, floor = figure.axes
+    lines = robustness.get_lines()
+    np.testing.assert_allclose(lines[0].get_ydata(), [line.object_scale for line in fit.history])
+    np.testing.assert_allclose(lines[1].get_ydata(), [line.tail for line in fit.history])
     starting = np.array([line.stage.startswith("start") for line in fit.history])
     assert starting.any()
     gap = np.asarray(bound.get_lines()[0].get_ydata())
@@ -147,7 +150,7 @@ def test_history_of_a_gaussian_fit_without_a_floor(fit: rp.Fit) -> None:
         for line in fit.history[-3:]
     )
     figure = plots.history(dataclasses.replace(fit, history=lines))
-    assert figure.axes[3].texts[0].get_text() == "0 throughout"
+    assert figure.axes[4].texts[0].get_text() == "0 throughout"
     assert not figure.legends
     assert drawn(figure)
     assert drawn(plots.history(dataclasses.replace(fit, history=lines[:1])))

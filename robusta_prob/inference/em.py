@@ -51,6 +51,11 @@ class Learn(NamedTuple):
     width: float
     population: float
 
+    @property
+    def any_noise(self) -> float:
+        """1 where any part of the noise law is learned."""
+        return max(self.nu, self.scale, self.floor, self.contamination, self.width)
+
 
 class State(NamedTuple):
     """What is carried from pass to pass."""
@@ -64,7 +69,7 @@ class Info(NamedTuple):
 
     bound: float  # F of the state before the pass, summed over objects [nats]
     move: float  # rms change of the basis' entries, in units of their posterior standard deviation
-    noise_move: float  # largest change among log s^2, 1/nu, f^2 / (sigma^2 + f^2) and eps
+    noise_move: float  # largest change among log s^2, 1/nu, f^2 / (sigma^2 + f^2), eps and eps log width
     statistics: Statistics
     objects: tuple[PerObject, ...]
 

@@ -24,8 +24,8 @@ from robusta_prob.models.noise import Noise, NoiseLaw
 from robusta_prob.models.priors import Prior
 from robusta_prob.validate import frozen
 
-NOISE_CELLS = 2**19  # suffice for a noise law of three parameters: its scale is then known to 0.15 %
-NO_NOISE = 2e-3  # a learned scale this small has met the bound of `em.SCALE_RANGE`
+NOISE_CELLS = 2**19  # suffice for a noise law of five parameters: its scale is then known to 0.15 %
+NO_NOISE = 2e-3  # a learned scale this small has met the bound of `noise_step.SCALE_RANGE`
 NOISE_PASSES = 60
 NOISE_REST = 1e-2  # `iterate` asks the noise law to move by less than a tenth of it
 

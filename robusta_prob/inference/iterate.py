@@ -89,8 +89,10 @@ def iterate(
         previous = line.move
         if settled(epoch) and epoch > first and to_go < tol and line.noise_move < 0.1 * tol:
             return Run(state, info, history, Status(CONVERGED, f"converged in {epoch + 1} epochs"))
+    restless = f"; the noise law moves by {line.noise_move:.2g}" if line.noise_move >= 0.1 * tol else ""
     message = (
         f"not converged after {max_epochs} epochs: the basis moves by {previous:.2g} of its posterior "
-        f"standard deviation per epoch, and would still go {to_go:.2g} (tol {tol:g}). Raise max_epochs or tol"
+        f"standard deviation per epoch, and would still go {to_go:.2g} (tol {tol:g}){restless}. "
+        "Raise max_epochs or tol"
     )
     return Run(state, info, history, Status(OUT_OF_STEPS, message))

@@ -32,12 +32,13 @@ from robusta_prob.models.priors import (
     LOG_WIDTH_WIDTH,
 )
 
+SEPARATE = 1e4  # in units of the typical error
 DAMPING = 0.7  # with outliers the likelihood is flatter than its expectation, and full steps oscillate
 SCALE_RANGE = 14.0  # |log s^2| at most: noise a thousand times off its errors is no noise
 NO_FLOOR = 1e-8  # f^2 below this share of the typical variance is no floor
 NO_TAIL = 1e-6  # 1/nu below this is the Gaussian limit
-LEAST, MOST = 1e-6, 0.5  # of a learned contamination: below, none; above, good and bad would change places
-# of the logarithm of width / typical error: nearer, bad cells would be a tail and not bad
+LEAST, MOST = 1e-6, 0.5  # of a learned contamination: from none, to where good and bad would change places
+# of log(width / typical error): nearer, bad cells would be a tail
 NARROWEST, WIDEST = math.log(10.0), math.log(1e8)
 
 
@@ -79,7 +80,8 @@ def noise_step(
     floor = jnp.atleast_1d(law.floor)
     groups = sums.floor if shape else sums.floor.sum(1, keepdims=True)
     count, first = groups[0].sum(), groups[1].sum()
-    spread = count / jnp.maximum(first, tiny)  # harmonic mean of sigma^2 + f^2
+    # harmonic mean of sigma^2 + f^2; 1 where nothing is learned and the sums were left out
+    spread = jnp.where(first > 0, count / jnp.maximum(first, tiny), 1.0)
     spreads = jnp.where(groups[0] > 0, groups[0] / jnp.maximum(groups[1], tiny), spread)
     typical = 1.0 / (law.scale**2 * spread)
     inner = law._replace(contamination=jnp.clip(eps, LEAST, 1.0 - LEAST))
@@ -105,7 +107,7 @@ def noise_step(
     )
     floor_bounds = Bounds(-0.95 * floor**2, 3.0 * floor**2 + 0.1 * spreads)
     bounds = Bounds(*(jnp.where(free, x, 0.0) for x in bounds))
-    floor_bounds = Bounds(*(jnp.where(free_floor, x, 0.0) for x in floor_bounds))
+    floor_bounds = Bounds(*(jnp.where(free_floor & (groups[0] > 0), x, 0.0) for x in floor_bounds))
     delta, floor_delta = _bounded(_arrow(inner, sums, groups, typical), bounds, floor_bounds)
     delta, floor_delta = DAMPING * delta, DAMPING * floor_delta
     floor2 = floor**2 + floor_delta
@@ -123,22 +125,27 @@ def noise_step(
 
 def _arrow(law: NoiseLaw, sums: NoiseSums, groups: Float[Array, "four groups"], precision: Array) -> Arrow:
     """Scores of the cells and of the weak priors of `models.priors`, and the information of both."""
-    eta, eps = jnp.asarray(law.inverse_df), jnp.asarray(law.contamination)
+    eta, eps, log_width = jnp.asarray(law.inverse_df), jnp.asarray(law.contamination), jnp.log(law.width)
     z, step = (jnp.asarray(x, eta.dtype) for x in quadrature())
+    # farther apart good and bad cells do not overlap, and the information no longer depends on the width
+    law = law._replace(width=jnp.minimum(law.width, SEPARATE / jnp.sqrt(precision)))
     at = law_at(z**2, precision, law)
     width2 = 1.0 + law.width**2 * precision
     reach = at.bad * (z**2 - width2) / (z**2 + width2)
     excess = 0.5 * at.good * ((1.0 + eta) * z**2 / (1.0 + eta * z**2) - 1.0) + 0.5 * reach / width2
-    tail = at.good * (jax.grad(log_normaliser)(eta) + log_kernel_slope(z**2, eta))
+    tail = jax.grad(log_normaliser)(eta) + log_kernel_slope(z**2, eta)
+    tail = jnp.where(at.good > 0, at.good * tail, 0.0)  # far out the slope itself overflows
     scores = jnp.stack([excess, tail, reach * (1.0 - 1.0 / width2), at.bad / eps - at.good / (1.0 - eps)])
-    one_cell = (scores * step * jnp.exp(at.log_density)) @ scores.T
+    mass = step * jnp.exp(at.log_density)
+    scores = jnp.where(mass > 0, scores, 0.0)
+    one_cell = (scores * mass) @ scores.T
     count, first, second, floor_score = groups
     n, rate = count.sum(), 1.0 / CONTAMINATION_MEAN - 2.0
     prior = jnp.stack(
         [
             -jnp.log(law.scale) / (2.0 * LOG_SCALE_WIDTH**2),
             -INVERSE_DF_RATE + 0.0 * eta,
-            -jnp.log(law.width) / LOG_WIDTH_WIDTH**2,
+            -log_width / LOG_WIDTH_WIDTH**2,
             -rate / (1.0 - eps),
         ]
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import numbers
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from jaxtyping import Float
 
 from robusta_prob.data import Dataset
 from robusta_prob.inference import em
-from robusta_prob.inference.anneal import TARGET, Robustness
+from robusta_prob.inference.anneal import Robustness
 from robusta_prob.inference.iterate import Epoch
 from robusta_prob.inference.sweep import Globals, Population, Settings
 from robusta_prob.models.noise import Noise, NoiseLaw
@@ -75,16 +74,22 @@ class Problem(NamedTuple):
         return self.noise.floor == "pixel"
 
     @property
+    def floor_shape(self) -> tuple[int, ...]:
+        """Of the floor: one, or one per pixel."""
+        return (self.data.shape[1],) if self.per_pixel else ()
+
+    @property
     def given_floor(self) -> float | None:
         """The floor in the user's unit, where it is not learned."""
         if self.learn.floor:
             return None
-        return self.noise.floor if isinstance(self.noise.floor, numbers.Real) else 0.0
+        return 0.0 if self.noise.floor is None or self.per_pixel else float(self.noise.floor)
 
-    def settings(self, robustness: Robustness = TARGET, information: float = 1.0) -> Settings:
+    def settings(self, robustness: Robustness, learn: em.Learn, information: float = 1.0) -> Settings:
         """Of a pass, as arrays of the data's dtype (so that no value compiles anything)."""
         cut = NO_CUT if self.prior.is_flat else chi2_quantile(self.rank)
-        return Settings(*(jnp.asarray(x, self.dtype) for x in (*robustness, cut, information)))
+        values = (*robustness, learn.any_noise, cut, information)
+        return Settings(*(jnp.asarray(x, self.dtype) for x in values))
 
     def law(self, law: NoiseLaw) -> NoiseLaw:
         """A noise law as arrays of the data's dtype."""
@@ -115,11 +120,12 @@ class Problem(NamedTuple):
         information: float = 1.0,
     ) -> tuple[em.State, em.Info, Epoch]:
         """One pass of the engine and its line of the history."""
+        learn = learn or self.learn
         new, info = em.step(
             state,
             blocks,
-            self.settings(robustness, information),
-            learn or self.learn,
+            self.settings(robustness, learn, information),
+            learn,
             marginal=self.marginal,
         )
         law = new.shared.loss
@@ -154,7 +160,7 @@ class Problem(NamedTuple):
             scale = math.sqrt(max(np.median(r2 / (variance + floor2)) / HALF_NORMAL_MEDIAN2, 1e-12))
         contamination = FIRST_CONTAMINATION if self.learn.contamination else self.noise.contamination or 0.0
         width = FIRST_WIDTH * max(math.sqrt(np.median(r2)), 1e-12)
-        floors = np.full(residual.shape[1], math.sqrt(floor2)) if self.per_pixel else math.sqrt(floor2)
+        floors = np.full(self.floor_shape, math.sqrt(floor2))
         return self.law(NoiseLaw(inverse_df, scale, floors, contamination, width))
 
 
@@ -170,10 +176,10 @@ def scale_and_floor_separate(data: Dataset, per_pixel: bool = False) -> bool:
     size = np.log(np.where(seen, ivar, 1.0), dtype=float)
     if seen.sum() < 2:
         return False
-    count = np.maximum(seen.sum(0, keepdims=per_pixel) if per_pixel else seen.sum(), 1)
-    middle = (size * seen).sum(0 if per_pixel else None, keepdims=True) / count
+    count = seen.sum(0, keepdims=True) if per_pixel else seen.sum(keepdims=True)
+    middle = (size * seen).sum(0 if per_pixel else None, keepdims=True) / np.maximum(count, 1)
     tau = math.sqrt(((size - middle)[seen] ** 2).mean())
-    return bool(math.sqrt(2.0 / np.median(count)) < 0.1 * tau)
+    return bool(math.sqrt(2.0 / (step * np.median(count[count > 0]))) < 0.1 * tau)
 
 
 def chi2_quantile(df: int) -> float:

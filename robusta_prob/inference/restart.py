@@ -33,7 +33,7 @@ def restart(problem: Problem, state: em.State, blocks: Sequence[em.Block]) -> tu
     if not len(rows):
         return state, 0
     part = problem._replace(data=problem.data.take(rows))
-    few = tuple(em.blocks_of(part.data, part.data.unit))
+    few = tuple(em.blocks_of(part.data, part.data.unit, len(blocks[0].flux)))  # the shape that is compiled
     present = _gathered(state, blocks)
     old = em.init(state.shared, em.dealt(present["coefficients"][rows], few))
     mean = np.asarray(state.shared.population.mean)

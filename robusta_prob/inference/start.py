@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from robusta_prob.inference import em
 from robusta_prob.inference.anneal import FULL
 from robusta_prob.inference.initialise import Start, project_wrapped
-from robusta_prob.inference.iterate import Epoch
+from robusta_prob.inference.iterate import ADVICE, Epoch
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.results import Fit, in_training
 from robusta_prob.inference.settle import settle
@@ -64,6 +64,8 @@ def compete(problem: Problem, starts: Sequence[Callable[..., Start]], seed: int)
         scores.append(score)
     typical = [float(np.median(score)) if np.isfinite(score).all() else -math.inf for score in scores]
     best = int(np.argmax(typical))
+    if not np.isfinite(np.asarray(field[best].shared.basis)).all():
+        raise FloatingPointError(f"no start stays finite; {ADVICE}")
     doubts = (
         f"start {field[other].name} leads to another basis (sine of the angle {angle:.2g}) that predicts "
         "held-out cells as well"
@@ -114,7 +116,7 @@ def _given(problem: Problem) -> dict[str, Array]:
     values = {
         "inverse_df": None if nu is None else 1.0 / nu,
         "scale": scale,
-        "floor": None if floor is None else floor / problem.data.unit,
+        "floor": None if floor is None else np.full(problem.floor_shape, floor / problem.data.unit),
         "contamination": contamination,
     }
     return {name: jnp.asarray(x, problem.data.dtype) for name, x in values.items() if x is not None}

@@ -30,6 +30,7 @@ from robusta_prob.inference.noise_step import NoiseSums
 from robusta_prob.models.noise import Law, NoiseLaw, effective_ivar, law_at, log_kernel_slope, log_normaliser
 
 _HALF_POINT = 0.37455  # c with E[z^2 / (z^2 + c)] = 1/2 for a standard normal z
+FAR = 1e12  # z^2 from which a cell says nothing more about the noise law, and its square stays in float32
 BLOCK = 128  # objects per inner step: a block of float32 spectra stays in the second-level cache
 
 
@@ -65,6 +66,7 @@ class Settings(NamedTuple):
     # see `anneal.Robustness`
     object_scale: Float[Array, ""] | float
     tail: Float[Array, ""] | float
+    learn_noise: Float[Array, ""] | float  # 0 where the noise law rests: its sums are then left out
     # squared Mahalanobis distance up to which an object votes fully on the population
     object_cut: Float[Array, ""] | float
     # factor on the Grams: 1, or the sandwich's where covariances are wanted
@@ -91,6 +93,10 @@ class PerObject(NamedTuple):
     weight: Float[Array, " objects"]  # mean robust weight over its observed pixels; 0 where there are none
 
 
+def _no_sums(pixels: int, dtype: np.dtype) -> NoiseSums:
+    return NoiseSums(jnp.zeros(3, dtype), jnp.zeros((), dtype), jnp.zeros((4, pixels), dtype))
+
+
 def empty_statistics(rank: int, pixels: int, dtype: np.dtype) -> Statistics:
     """Zeros of the right shapes."""
     p, zeros = pair_count(rank), partial(jnp.zeros, dtype=dtype)
@@ -98,7 +104,7 @@ def empty_statistics(rank: int, pixels: int, dtype: np.dtype) -> Statistics:
         zeros((p, pixels)),
         zeros((p, pixels)),
         zeros((rank, pixels)),
-        NoiseSums(zeros(3), zeros(()), zeros((4, pixels))),
+        _no_sums(pixels, dtype),
         zeros(3),
         zeros(()),
         zeros(rank),
@@ -132,21 +138,19 @@ def sweep_block(
         settings.object_scale > 0, lambda: _object_scale2(X, count, scale2), lambda: jnp.ones_like(scale2)
     )
     square = R**2 + (V * twice) @ GG if marginal else R**2
-    X = P * square  # z^2, or its posterior mean
-    # noise law and sandwich are those of the target model, whatever the annealing
-    target = law_at(X, jnp.where(seen, P, 1.0), law)
-    noise = _noise_sums(target, X, P * R**2, P, W, seen, law)
-    influence = _influence(target, X, seen)
+    # an annealed Cov(a) lags behind: with it, every cell of precise objects would look bad to the end
+    square = R**2 + (1.0 - settings.object_scale) * (square - R**2)
+    # the noise law is that of the target model, whatever the annealing
+    noise = lax.cond(
+        settings.learn_noise > 0,
+        lambda: _noise_sums(P * square, P * R**2, P, W, seen, law),
+        lambda: _no_sums(Y.shape[1], Y.dtype),
+    )
     P = P / jnp.maximum(scale2, 1.0)[:, None] ** settings.object_scale
     law = law._replace(inverse_df=jnp.maximum(law.inverse_df, settings.tail))
-    at = lax.cond(
-        (settings.object_scale > 0) | (settings.tail > 0),
-        # an annealed Cov(a) lags behind: with it, cells of precise objects would still look bad at the end
-        lambda: law_at(
-            P * (R**2 + (1.0 - settings.object_scale) * (square - R**2)), jnp.where(seen, P, 1.0), law
-        ),
-        lambda: target,
-    )
+    X = P * square  # z^2, or its posterior mean
+    at = law_at(X, jnp.where(seen, P, 1.0), law)
+    influence = _influence(at, X, seen)
     w = P * at.pull  # the E-step's precision: without contamination (nu+1)/(nu+z^2) / (s^2 (sigma^2+f^2))
 
     H = settings.information * unpack((w @ GG.T).T, rank) + population.precision[:, :, None]
@@ -216,7 +220,7 @@ def _object_scale2(X: Array, count: Array, scale2: Array) -> Float[Array, " bloc
     return scale2
 
 
-def _noise_sums(at: Law, X: Array, XR: Array, P: Array, W: Array, seen: Array, law: NoiseLaw) -> NoiseSums:
+def _noise_sums(X: Array, XR: Array, P: Array, W: Array, seen: Array, law: NoiseLaw) -> NoiseSums:
     """What the cells say about the noise law.
 
     By Fisher's identity the score of the marginal likelihood is the expectation of a cell's score under the
@@ -224,14 +228,16 @@ def _noise_sums(at: Law, X: Array, XR: Array, P: Array, W: Array, seen: Array, l
     times the variance of z^2, 4 X (X - XR) - 2 (X - XR)^2, is added. And the posterior is wider than V, which
     takes the precisions for known, by naive over Fisher information, (nu + 3)/(nu + 1).
     """
+    at = law_at(X, jnp.where(seen, P, 1.0), law)
     eta = law.inverse_df
     U = W / (1.0 + W * law.floor**2)
+    width2 = 1.0 + law.width**2 * P
+    reach = at.bad * (X - width2) / (X + width2)
+    X, XR = jnp.minimum(X, FAR), jnp.minimum(XR, FAR)
     X = XR + (X - XR) * (1.0 + 3.0 * eta) / (1.0 + eta)
     weight = 1.0 / (1.0 + eta * X)
     variance = (X - XR) * (4.0 * X - 2.0 * (X - XR)) * weight**3
     excess = 0.5 * ((1.0 + eta) * X * weight - 1.0) - 0.5 * eta * (1.0 + eta) * variance
-    width2 = 1.0 + law.width**2 * P
-    reach = at.bad * (X - width2) / (X + width2)
     excess = jnp.where(seen, at.good * excess + 0.5 * reach / width2, 0.0)
     tail = jax.grad(log_normaliser)(eta) + log_kernel_slope(X, eta)
     tail = at.good * (tail + 0.25 * (1.0 + 2.0 * eta - eta * X) * variance)

@@ -52,7 +52,9 @@ class Noise(NamedTuple):
     @property
     def has_contamination(self) -> bool:
         """Whether there may be bad cells, whose width is then learned."""
-        return self.learns_contamination or bool(self.contamination)
+        given: Any = self.contamination  # may be traced: then there may be any
+        none = given is None or (isinstance(given, numbers.Real) and float(given) == 0)
+        return self.learns_contamination or not none
 
     def validated(self) -> Noise:
         """`self`, or a ValueError that says which setting is impossible."""
@@ -63,10 +65,13 @@ class Noise(NamedTuple):
             ("floor", self.floor, lambda x: 0 <= x < math.inf),
             ("contamination", self.contamination, lambda x: 0 <= x < 1),
         ):
-            # traced values cannot be looked at
-            if value is None or isinstance(value, jax.Array) or (name == "floor" and value == "pixel"):
+            if value is None or isinstance(value, jax.core.Tracer):  # traced values cannot be looked at
                 continue
-            if isinstance(value, bool) or not isinstance(value, numbers.Real) or not good(value):
+            if isinstance(value, str) and name == "floor" and value == "pixel":
+                continue
+            if isinstance(value, jax.Array | np.ndarray) and value.ndim == 0:
+                value = value.item()
+            if isinstance(value, bool) or not isinstance(value, numbers.Real) or not good(float(value)):
                 limits = {
                     "nu": "0 < nu <= inf",
                     "scale": "0 < scale < inf",
@@ -130,27 +135,33 @@ class Law(NamedTuple):
 def law_at(z2: Float[Array, "*cells"], precision: Float[Array, "*cells"], law: NoiseLaw) -> Law:
     """Density of z and its derivatives: a scale mixture of normals, whose weights fall with z^2.
 
-    `precision` is 1 / (s^2 (sigma^2 + f^2)) and must be positive.
+    `precision` is 1 / (s^2 (sigma^2 + f^2)) and must be positive. A contamination that is the plain number 0
+    costs nothing.
     """
-    eta, bad = jnp.asarray(law.inverse_df), jnp.asarray(law.contamination)
-    width2 = 1.0 + law.width**2 * precision  # in units of z^2
-    core = jnp.log1p(-bad) + log_normaliser(eta) + log_kernel(z2, eta)
-    tail = width2 + z2
-    share_of_bad = jnp.where(bad > 0, jnp.log(jnp.where(bad > 0, bad, 1.0) / math.pi), -jnp.inf)
-    wide = share_of_bad + 0.5 * jnp.log(width2) - jnp.log(tail)
-    smaller = jnp.exp(-jnp.abs(core - wide))
-    larger_share = 1.0 / (1.0 + smaller)
-    good = jnp.where(core > wide, larger_share, smaller * larger_share)
-    share = jnp.where(core > wide, smaller * larger_share, larger_share)
+    eta, bad = jnp.asarray(law.inverse_df), law.contamination
+    core = log_normaliser(eta) + log_kernel(z2, eta)
     weight = 1.0 / (1.0 + eta * z2)
-    of_core, of_wide = (1.0 + eta) * weight, 2.0 / tail
-    pull = good * of_core + share * of_wide
+    of_core = (1.0 + eta) * weight
+    if isinstance(bad, float) and bad == 0.0:
+        one = jnp.ones_like(of_core)
+        return Law(core, one, 0.0 * one, of_core, of_core * (1.0 - 2.0 * eta * z2 * weight))
+    most = 0.1 * float(jnp.finfo(core.dtype).max)
+    width2 = jnp.minimum(1.0 + law.width**2 * precision, most)  # in units of z^2
+    of_wide = 2.0 / (width2 + z2)
+    good = (1.0 - bad) * jnp.exp(core)
+    wide = bad / (2.0 * math.pi) * jnp.sqrt(width2) * of_wide
+    tiny = jnp.finfo(core.dtype).tiny
+    total = jnp.maximum(good + wide, tiny)
+    good, share = good / total, wide / total
+    # without bad cells the density may be smaller than the smallest number
+    density = jnp.where(wide > 0, jnp.log(total), core + jnp.log1p(-bad))
+    good = jnp.where(wide > 0, good, 1.0)
     gap = of_core - of_wide
-    # a share of 0 goes first in each product: the square of a finite of_wide may overflow
     change = (
         good * eta * of_core * weight + 0.5 * (share * of_wide) * of_wide + 0.5 * (share * gap) * gap * good
     )
-    return Law(jnp.maximum(core, wide) + jnp.log1p(smaller), good, share, pull, pull - 2.0 * z2 * change)
+    pull = good * of_core + share * of_wide
+    return Law(density, good, share, pull, pull - 2.0 * z2 * change)
 
 
 def robust_weight(
@@ -162,13 +173,14 @@ def robust_weight(
     """
     precision = effective_ivar(ivar, law)
     at = law_at(precision * residual2, jnp.where(precision > 0, precision, 1.0), law)
-    return jnp.where(precision > 0, at.pull / (1.0 + law.inverse_df), 1.0)
+    return jnp.where(precision > 0, jnp.minimum(at.pull / (1.0 + law.inverse_df), 1.0), 1.0)
 
 
 def quadrature(nodes: int = 400) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, " nodes"]]:
     """Nodes z > 0 and weights of an integral over all z of an even function, up to |z| = 10^6."""
-    steps = (np.arange(nodes) + 0.5) * (math.asinh(1e6) / nodes)
-    return np.sinh(steps), 2.0 * np.cosh(steps) * (math.asinh(1e6) / nodes)
+    step = math.asinh(1e6) / nodes
+    places = (np.arange(nodes) + 0.5) * step
+    return np.sinh(places), 2.0 * np.cosh(places) * step
 
 
 def log_normaliser(inverse_df: Float[Array, ""] | float) -> Float[Array, ""]:
@@ -184,11 +196,19 @@ def log_normaliser(inverse_df: Float[Array, ""] | float) -> Float[Array, ""]:
     return 0.5 * jnp.log1p(2.0 * up * inverse_df) - recurrence - series - 0.5 * math.log(2.0 * math.pi)
 
 
+@jax.custom_jvp
 def log_kernel(z2: Float[Array, "*cells"], inverse_df: Float[Array, ""] | float) -> Float[Array, "*cells"]:
     """-(nu+1)/2 log(1 + z^2/nu), stable through 1/nu = 0, where it is -z^2/2."""
-    small, y, safe = _split_small(z2, inverse_df)
-    series = z2 * _horner(y, 1.0, -1 / 2, 1 / 3, -1 / 4, 1 / 5, -1 / 6, 1 / 7)
-    return -0.5 * (1.0 + inverse_df) * jnp.where(small, series, jnp.log1p(inverse_df * z2) / safe)
+    safe = jnp.maximum(inverse_df, 1e-30)  # log1p keeps its digits however small its argument
+    return -0.5 * (1.0 + inverse_df) * (jnp.log1p(safe * z2) / safe)
+
+
+@log_kernel.defjvp
+def _log_kernel_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    """By the slopes in closed form: autodiff would cancel where 1/nu is small."""
+    (z2, inverse_df), (of_z2, of_inverse_df) = primals, tangents
+    in_z2 = -0.5 * (1.0 + inverse_df) / (1.0 + inverse_df * z2)
+    return log_kernel(z2, inverse_df), in_z2 * of_z2 + log_kernel_slope(z2, inverse_df) * of_inverse_df
 
 
 def log_kernel_slope(

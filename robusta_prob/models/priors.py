@@ -16,7 +16,7 @@ from robusta_prob.models.noise import Noise, NoiseLaw
 INVERSE_DF_RATE = 2.0  # 1/nu ~ Exponential(mean 1/2)
 LOG_SCALE_WIDTH = 1.0  # log s ~ Normal(0, 1)
 CONTAMINATION_MEAN = 0.1  # eps ~ Beta(1, 9)
-LOG_WIDTH_WIDTH = 2.0  # log width ~ Normal(0, 2), likewise
+LOG_WIDTH_WIDTH = 2.0  # log width ~ Normal(0, 2), in that unit as well
 FLOOR_WIDTH = 0.1  # f ~ HalfNormal(1/10), in the unit of the flux that the model is given
 
 
@@ -95,7 +95,9 @@ def sample_noise(noise: Noise, pixels: int) -> NoiseLaw:
     contamination = (
         numpyro.sample("contamination", dist.Beta(1.0, 1.0 / CONTAMINATION_MEAN - 1.0))
         if noise.learns_contamination
-        else numpyro.deterministic("contamination", jnp.asarray(noise.contamination or 0.0, float))
+        else numpyro.deterministic(
+            "contamination", jnp.asarray(0.0 if noise.contamination is None else noise.contamination, float)
+        )
     )
     width = (
         numpyro.sample("width", dist.LogNormal(0.0, LOG_WIDTH_WIDTH))
