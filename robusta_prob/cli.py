@@ -167,7 +167,7 @@ def _fit_and_write(
         _say(options, f"Fit of rank {fit.rank}: {message} ({time.perf_counter() - began:.1f} s)")
     else:
         _warn(message)
-    if fit.loss != fit.noise:
+    if str(fit.loss) != str(fit.noise):
         _say(options, f"Loss, fitted as given:         {fit.loss} [{fit.flux_name}]")
     _say(options, f"Noise, learned from residuals: {fit.noise} [{fit.flux_name}]")
     return fit
