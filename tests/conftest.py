@@ -1,13 +1,22 @@
 """What all tests share: pictures without a screen, and the folder of real data where there is one."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import pytest
 
 os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _let_go_of_programs() -> Iterator[None]:
+    """Forget what a module compiled: every program holds memory maps, and Linux gives a process 65,530."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
