@@ -131,7 +131,7 @@ def test_files_that_are_no_fit_are_refused_with_the_reason(fit, tmp_path):
         rp.load(tmp_path / "fit.h5")
     with h5py.File(tmp_path / "fit.h5", "a") as file:
         file.attrs["version"] = 99
-    with pytest.raises(ValueError, match="newer than 1"):
+    with pytest.raises(ValueError, match="newer than 2"):
         rp.load(tmp_path / "fit.h5")
 
 
