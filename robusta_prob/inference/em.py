@@ -208,6 +208,7 @@ def _in_gauge(shared: Globals, covariance: Float[Array, "rank rank"]) -> Globals
     return shared._replace(basis=back.T @ shared.basis, population=population, turn=T)
 
 
+@jax.jit
 def information(statistics: Statistics) -> Float[Array, ""]:
     """True information over naive information, (sum psi')^2 / (sum psi^2 sum w): Huber (1967), as one scalar.
 
@@ -228,11 +229,13 @@ def _population_step(population: Population, statistics: Statistics, learn: Lear
     return jax.tree.map(lambda a, b: jnp.where(enough, a, b), new, population)
 
 
+@jax.jit
 def mean_of(population: Population, statistics: Statistics) -> Float[Array, " rank"]:
     """Mean of the coefficients by these sums, which are taken about the population's present mean."""
     return population.mean + statistics.moment1 / _mass(statistics)
 
 
+@jax.jit
 def covariance_of(statistics: Statistics) -> Float[Array, "rank rank"]:
     """Covariance of the coefficients; variances of at least 1e-8 of the largest, so that none is lost."""
     offset = statistics.moment1 / _mass(statistics)

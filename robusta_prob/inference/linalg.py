@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -47,6 +48,7 @@ def pack(full: Float[Array, "rank rank *systems"]) -> Float[Array, "pairs *syste
     return full[first, second]
 
 
+@jax.jit
 def invert(
     full: Float[Array, "rank rank systems"],
 ) -> tuple[Float[Array, "rank rank systems"], Float[Array, " systems"]]:

@@ -117,6 +117,7 @@ class NoiseLaw(NamedTuple):
         return f"Student t, nu = {self.nu:.3g}; errors x {scale:.3g}; floor {floor:.2g}{floors}{tail}"
 
 
+@jax.jit
 def effective_ivar(ivar: Float[Array | np.ndarray, "*cells"], law: NoiseLaw) -> Float[Array, "*cells"]:
     """1 / (s^2 (sigma^2 + f^2)) per cell; 0 stays 0 for a missing one."""
     return jnp.asarray(ivar) / (law.scale**2 * (1.0 + ivar * law.floor**2))
@@ -164,6 +165,7 @@ def law_at(z2: Float[Array, "*cells"], precision: Float[Array, "*cells"], law: N
     return Law(density, good, share, pull, pull - 2.0 * z2 * change)
 
 
+@jax.jit
 def robust_weight(
     residual2: Float[Array | np.ndarray, "*cells"], ivar: Float[Array | np.ndarray, "*cells"], law: NoiseLaw
 ) -> Float[Array, "*cells"]:
@@ -235,6 +237,7 @@ def _horner(y: Any, *coefficients: float) -> Any:
     return total
 
 
+@jax.jit
 def log_density(
     residual2: Float[Array | np.ndarray, "*cells"], ivar: Float[Array | np.ndarray, "*cells"], law: NoiseLaw
 ) -> Float[Array, "*cells"]:
