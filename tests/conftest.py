@@ -25,3 +25,10 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"real spectra are not here: there is no folder {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture
+def x64():
+    """JAX computes in float64."""
+    with jax.enable_x64(True):
+        yield

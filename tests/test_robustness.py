@@ -13,13 +13,20 @@ import pytest
 import robusta_prob as rp
 from robusta_prob.inference import em
 from robusta_prob.inference.initialise import Start, wrapped
-from robusta_prob.inference.noise_step import NoiseSums, noise_step
+from robusta_prob.inference.noise_step import Arrow, Bounds, _bounded, first_pace, noise_step
 from robusta_prob.inference.problem import Problem, precision
 from robusta_prob.inference.restart import restart
 from robusta_prob.inference.settle import gather, settle
 from robusta_prob.inference.start import compete, warm
-from robusta_prob.inference.sweep import sweep
-from robusta_prob.models.noise import NoiseLaw, log_kernel_slope, log_normaliser
+from robusta_prob.inference.sweep import _noise_sums, sweep
+from robusta_prob.models.noise import NoiseLaw, effective_ivar, log_density
+from robusta_prob.models.priors import (
+    CONTAMINATION_MEAN,
+    FLOOR_WIDTH,
+    INVERSE_DF_RATE,
+    LOG_SCALE_WIDTH,
+    LOG_WIDTH_WIDTH,
+)
 from robusta_prob.simulate import largest_angle, low_rank, toy
 
 
@@ -122,21 +129,71 @@ def test_a_given_scale_tells_the_floor_where_the_errors_do_not_vary():
     assert "too little" not in fit.status.message
 
 
-def test_the_noise_step_rests_at_the_law_that_the_sums_were_drawn_from():
-    """Expected sums of a law have no score: the step from there is only that of the weak priors."""
+LAW = NoiseLaw(0.2, 1.3, 0.02, 0.03, 2.0)
+
+
+def _cells(law=LAW, shape=(4000, 6), seed=0):
+    """Squared residuals of cells of this law, and inverse variances over a decade."""
+    rng = np.random.default_rng(seed)
+    ivar = np.exp(rng.normal(np.log(30**2.0), 1.0, shape))
+    error = law.scale * np.sqrt(1 / ivar + law.floor**2)
+    good = error * rng.standard_t(1 / law.inverse_df, shape)
+    bad = np.hypot(law.width, error) * rng.standard_cauchy(shape)
+    return jnp.asarray(np.where(rng.random(shape) < law.contamination, bad, good) ** 2), jnp.asarray(ivar)
+
+
+def _log_posterior(t, floor2, r2, ivar):
+    """Of t = (log s^2, 1/nu, log width, eps) and floors: cells and weak priors."""
+    law = NoiseLaw(t[1], jnp.exp(0.5 * t[0]), jnp.sqrt(floor2), t[3], jnp.exp(t[2]))
+    scale, width = -0.5 * (0.5 * t[0] / LOG_SCALE_WIDTH) ** 2, -0.5 * (t[2] / LOG_WIDTH_WIDTH) ** 2
+    share = (1.0 / CONTAMINATION_MEAN - 2.0) * jnp.log1p(-t[3])
+    weak = scale + width + share - INVERSE_DF_RATE * t[1] - 0.5 * (floor2 / FLOOR_WIDTH**2).sum()
+    return log_density(r2, ivar, law).sum() + weak
+
+
+def _sums(law, r2, ivar):
+    P = effective_ivar(ivar, law)
+    return _noise_sums(P * r2, P * r2, P, ivar, ivar > 0, law)
+
+
+@pytest.mark.parametrize("per_pixel", [False, True])
+def test_the_noise_steps_sums_are_slopes_and_it_climbs_to_the_maximum(x64, per_pixel):
+    r2, ivar = _cells()
+    floor = jnp.full(6, 0.05) if per_pixel else jnp.asarray(0.05)
+    law, pace = (
+        NoiseLaw(*map(jnp.asarray, (0.02, 2.0)), floor, jnp.asarray(0.1), jnp.asarray(20.0)),
+        first_pace(np.float64),
+    )
+    free = jnp.ones(4, bool)
+    for _ in range(60):
+        law, moved, pace = noise_step(law, _sums(law, r2, ivar), free, jnp.asarray(True), pace)
+    assert float(moved) < 1e-6
+    t = jnp.stack([2 * jnp.log(law.scale), law.inverse_df, jnp.log(law.width), law.contamination])
+    slopes = jax.grad(_log_posterior, (0, 1))
+    there, away = slopes(t, law.floor**2, r2, ivar), slopes(1.05 * t, 1.1 * law.floor**2, r2, ivar)
+    for a, b in zip(there, away, strict=True):
+        assert (np.abs(a) < 1e-3 * np.abs(b)).all()
+    for name, value in LAW._asdict().items():
+        np.testing.assert_allclose(getattr(law, name), value, rtol=0.2 if per_pixel else 0.1)
+
+
+def test_the_noise_step_solves_the_dense_system(x64):
     rng = np.random.default_rng(0)
-    n = 400_000
-    law = NoiseLaw(*map(jnp.asarray, (0.2, 1.0, 0.0, 0.0, 1.0)))
-    z = rng.standard_t(5, n)
-    pull = 1.2 / (1 + 0.2 * z**2)
-    excess = 0.5 * (pull * z**2 - 1)
-    tail = jax.grad(log_normaliser)(0.2) + log_kernel_slope(jnp.asarray(z**2), 0.2)
-    of_floor = jnp.asarray([[n], [n], [n], [excess.sum()]], jnp.float32)
-    sums = NoiseSums(jnp.asarray([excess.sum(), tail.sum(), 0.0]), jnp.asarray(0.0), of_floor)
-    free = jnp.asarray([True, True, False, False])
-    new, moved = noise_step(law, sums, free, jnp.asarray(False))
-    assert float(moved) < 0.02 and abs(float(new.inverse_df) - 0.2) < 0.01
-    assert float(new.floor) == 0.0 and float(new.contamination) == 0.0
+    root = rng.normal(size=(9, 9))
+    full = root @ root.T
+    full[4:, 4:] = np.diag(np.diag(full[4:, 4:]))
+    full[np.diag_indices(9)] += 20.0
+    score = rng.normal(size=9)
+    arrow = Arrow(*map(jnp.asarray, (score[:4], score[4:], full[:4, :4], np.diag(full)[4:], full[:4, 4:])))
+    wide = [Bounds(jnp.full(n, -9.0), jnp.full(n, 9.0)) for n in (4, 5)]
+    np.testing.assert_allclose(
+        np.concatenate(_bounded(arrow, *wide)), np.linalg.solve(full, score), rtol=1e-4
+    )
+    # what hits a bound stays there, and the others are at their optimum given that
+    tight = Bounds(jnp.full(4, -0.005), jnp.full(4, 0.005))
+    delta = np.concatenate(_bounded(arrow, tight, wide[1]))
+    gradient, at = score - full @ delta, np.append(np.isclose(np.abs(delta[:4]), 0.005), [False] * 5)
+    assert at.any() and (gradient[at] * delta[at] > 0).all() and np.abs(gradient[~at]).max() < 1e-4
 
 
 def test_objects_with_fewer_pixels_than_components_fall_back_to_the_population_honestly():

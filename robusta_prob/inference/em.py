@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from robusta_prob.data import Dataset
+from robusta_prob.inference.accelerate import Leaps, carried, leap, no_leap, no_leaps
 from robusta_prob.inference.linalg import invert, pair_count, solve, unpack
-from robusta_prob.inference.noise_step import noise_step
+from robusta_prob.inference.noise_step import Pace, first_pace, noise_step
 from robusta_prob.inference.sweep import (
     BLOCK,
     Globals,
@@ -57,19 +58,43 @@ class Learn(NamedTuple):
         return max(self.nu, self.scale, self.floor, self.contamination, self.width)
 
 
+class Memory(NamedTuple):
+    """What updates have learned of their own moves."""
+
+    leaps: Leaps  # of the basis
+    pace: Pace  # of the noise law
+
+
+class Past(NamedTuple):
+    """The pass before, for the way back from a bad jump."""
+
+    memory: Memory  # of its update
+    shared: Globals
+    statistics: Statistics
+    bound: float
+
+
 class State(NamedTuple):
     """What is carried from pass to pass."""
 
     shared: Globals
     local: tuple[Local, ...]  # one per block
+    past: Past | None = None
+
+
+class Moves(NamedTuple):
+    """How far an update went."""
+
+    basis: Float[Array, ""] | float  # rms EM move of an entry, in posterior standard deviations
+    to_go: Float[Array, ""] | float  # what is thought to be left after the jump, in the same unit
+    noise: Float[Array, ""] | float  # largest of log s^2, 1/nu, f^2 / (sigma^2 + f^2), eps and eps log width
 
 
 class Info(NamedTuple):
     """What is looked at after a pass."""
 
     bound: float  # F of the state before the pass, summed over objects [nats]
-    move: float  # rms change of the basis' entries, in units of their posterior standard deviation
-    noise_move: float  # largest change among log s^2, 1/nu, f^2 / (sigma^2 + f^2), eps and eps log width
+    moves: Moves
     statistics: Statistics
     objects: tuple[PerObject, ...]
 
@@ -137,9 +162,30 @@ def step(
     *,
     marginal: bool,
 ) -> tuple[State, Info]:
-    """One pass over the batch, then one update of everything shared."""
+    """One pass over the batch, then one update of everything shared; a jump that lowered F is taken back."""
+    blocks, past = tuple(batch), state.past
+    memory = _no_memory(state.shared) if past is None else past.memory
+    local, total, objects, bound = _pass(state, blocks, settings, marginal)
+    if past is not None and memory.leaps.seen > 1 and bound < past.bound - _slack(past, learn):
+        forgotten = _no_memory(state.shared)._replace(pace=memory.pace)
+        shared, memory, _ = update(past.shared, past.statistics, forgotten, settings, learn)
+        state = State(shared, state.local)
+        local, total, objects, bound = _pass(state, blocks, settings, marginal)
+    shared, memory, moves = update(state.shared, total, memory, settings, learn)
+    past = Past(memory, state.shared, total, bound)
+    return State(shared, local, past), Info(bound, jax.device_get(moves), total, objects)
+
+
+def _no_memory(shared: Globals) -> Memory:
+    rank, pixels = shared.basis.shape
+    return Memory(no_leaps(rank, pixels, shared.basis.dtype), first_pace(shared.basis.dtype))
+
+
+def _pass(
+    state: State, blocks: tuple[Block, ...], settings: Settings, marginal: bool
+) -> tuple[tuple[Local, ...], Statistics, tuple[PerObject, ...], float]:
+    """The sweep over all blocks, its sums added up."""
     total: Statistics | None = None
-    blocks = tuple(batch)
     local, objects = [], []
     for block, old in zip(blocks, state.local, strict=True):
         new, statistics, seen = sweep(
@@ -149,12 +195,17 @@ def step(
         local.append(new)
         objects.append(seen)
     assert total is not None
-    shared, move, noise_move = update(state.shared, total, learn)
     bound = sum(
         float(np.asarray(seen.bound, np.float64)[: block.rows].sum())
         for seen, block in zip(objects, blocks, strict=True)
     )
-    return State(shared, tuple(local)), Info(bound, float(move), float(noise_move), total, tuple(objects))
+    return tuple(local), total, tuple(objects), bound
+
+
+def _slack(past: Past, learn: Learn) -> float:
+    """How far F may fall and count as rising: by rounding, or more where its noise law moves on its own."""
+    rounding = 10.0 * float(jnp.finfo(past.shared.basis.dtype).eps)
+    return max(rounding, 1e-6 if learn.any_noise or learn.population else 0.0) * abs(past.bound)
 
 
 _add = jax.jit(partial(jax.tree.map, jnp.add))
@@ -162,29 +213,38 @@ _add = jax.jit(partial(jax.tree.map, jnp.add))
 
 @jax.jit
 def update(
-    shared: Globals, statistics: Statistics, learn: Learn
-) -> tuple[Globals, Float[Array, ""], Float[Array, ""]]:
+    shared: Globals, statistics: Statistics, memory: Memory, settings: Settings, learn: Learn
+) -> tuple[Globals, Memory, Moves]:
     """Basis, noise law and population from the sums of a pass; and how far basis and noise law moved."""
     G, law, population, _ = shared
     rank = len(G)
     drag = (unpack(statistics.gram_cov, rank) * G[None]).sum(1)  # Cov(a) pulls on the basis as well
     gram = unpack(statistics.gram + statistics.gram_cov, rank)
     dG, _, _ = solve(gram, statistics.rhs - drag)
-    # T G is a change of gauge, not of the model: population and coefficients follow it
-    T = jnp.linalg.solve(G @ G.T, G @ dG.T).T
-    turn = dG - T @ G
-    touched = rank * jnp.maximum((gram[0, 0] > 0).sum(), 1)
-    moved2 = (turn * (gram * turn[None]).sum(1)).sum()
+    # I + T is a change of gauge, not of the model: population and coefficients follow it
+    T = jnp.eye(rank, dtype=G.dtype) + jnp.linalg.solve(G @ G.T, G @ dG.T).T
+    move = jnp.linalg.inv(T) @ (G + dG) - G
+    # while the passes themselves change, moves have nothing in common
+    settled = (settings.object_scale <= 0) & (settings.tail <= 0)
+    jump, leaps = jax.lax.cond(settled & (learn.basis > 0), leap, no_leap, memory.leaps, move, gram)
+    G_new = jnp.where(learn.basis > 0, T @ (G + jump.step), G)
+    free = jnp.stack([learn.scale, learn.nu, learn.width, learn.contamination]) > 0
+    new_law, noise_move, pace = noise_step(
+        law, statistics.noise, free, jnp.asarray(learn.floor) > 0, memory.pace
+    )
+    new_population = _population_step(population, statistics, learn)
+    new = Globals(G_new, new_law, new_population, jnp.eye(rank, dtype=G.dtype))
+    new = jax.lax.cond(learn.basis > 0, _in_gauge, lambda x, _: x, new, covariance_of(statistics))
+    pace = jax.tree.map(partial(jnp.where, settled), pace, first_pace(G.dtype))
+    memory = Memory(carried(leaps, jnp.linalg.inv(new.turn).T @ T), pace)
+
     # changes of the size of one rounding of G never die out where spectra are very precise
     rounding2 = (0.5 * jnp.finfo(G.dtype).eps) ** 2 * (jnp.diagonal(gram).T * G**2).sum()
-    sharpness = information(statistics)  # the naive Gram's posterior standard deviation is not the true one
-    move = jnp.sqrt(sharpness * jnp.maximum(moved2 - rounding2, 0.0) / touched)
-    free = jnp.stack([learn.scale, learn.nu, learn.width, learn.contamination]) > 0
-    new_law, noise_move = noise_step(law, statistics.noise, free, jnp.asarray(learn.floor) > 0)
-    new_population = _population_step(population, statistics, learn)
-    new = Globals(G + learn.basis * dG, new_law, new_population, jnp.eye(rank, dtype=G.dtype))
-    new = jax.lax.cond(learn.basis > 0, _in_gauge, lambda x, _: x, new, covariance_of(statistics))
-    return new, learn.basis * move, noise_move
+    # the naive Gram's posterior standard deviation is not the true one
+    scale2 = information(statistics) / (rank * jnp.maximum((gram[0, 0] > 0).sum(), 1))
+    lengths = (jnp.sqrt(scale2 * jnp.maximum(x - rounding2, 0.0)) for x in (jump.move2, jump.left2))
+    went, left = (jnp.where(learn.basis > 0, x, 0.0) for x in lengths)
+    return new, memory, Moves(went, left, noise_move)
 
 
 def _in_gauge(shared: Globals, covariance: Float[Array, "rank rank"]) -> Globals:

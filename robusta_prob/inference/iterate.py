@@ -68,12 +68,12 @@ def iterate(
 ) -> Run:
     """Call `step(state, epoch) -> (state, info, Epoch)` until the basis rests.
 
-    Convergence is linear, so the distance still to go is estimated from the last two moves,
-    move * rate / (1 - rate); the loop ends where that falls below `tol` (in posterior standard
-    deviations) in an epoch for which `settled` says that the schedule has ended. Epochs count from `first`.
+    The loop ends where the distance that the engine thinks is still to go falls below `tol` (in posterior
+    standard deviations) in an epoch for which `settled` says that the schedule has ended. Epochs count
+    from `first`.
     """
     history: list[Epoch] = []
-    info, previous, to_go = None, math.inf, math.inf
+    info = None
     for epoch in range(first, max_epochs):
         new, new_info, line = step(state, epoch)
         if not all(map(math.isfinite, (line.bound, line.move, line.noise_move))):
@@ -84,15 +84,13 @@ def iterate(
         if callback is not None:
             callback(line)
         log.debug("%s", line)
-        rate = min(line.move / previous, 0.99) if previous > 0 else 0.0
-        to_go = line.move * max(rate, 0.1) / (1.0 - rate)
-        previous = line.move
-        if settled(epoch) and epoch > first and to_go < tol and line.noise_move < 0.1 * tol:
+        moves = info.moves
+        if settled(epoch) and epoch > first and moves.to_go < tol and moves.noise < 0.1 * tol:
             return Run(state, info, history, Status(CONVERGED, f"converged in {epoch + 1} epochs"))
-    restless = f"; the noise law moves by {line.noise_move:.2g}" if line.noise_move >= 0.1 * tol else ""
+    restless = f"; the noise law moves by {moves.noise:.2g}" if moves.noise >= 0.1 * tol else ""
     message = (
-        f"not converged after {max_epochs} epochs: the basis moves by {previous:.2g} of its posterior "
-        f"standard deviation per epoch, and would still go {to_go:.2g} (tol {tol:g}){restless}. "
+        f"not converged after {max_epochs} epochs: the basis moves by {moves.basis:.2g} of its posterior "
+        f"standard deviation per epoch, and would still go {moves.to_go:.2g} (tol {tol:g}){restless}. "
         "Raise max_epochs or tol"
     )
     return Run(state, info, history, Status(OUT_OF_STEPS, message))

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from robusta_prob.models.noise import NoiseLaw, law_at, log_kernel_slope, log_normaliser, quadrature
@@ -34,6 +35,8 @@ from robusta_prob.models.priors import (
 
 SEPARATE = 1e4  # in units of the typical error
 DAMPING = 0.7  # with outliers the likelihood is flatter than its expectation, and full steps oscillate
+LEAST_SHARE = 0.05
+SLOWER, FASTER = 0.5, 1.1  # factors on the pace after a step that turned back, and after one that went on
 SCALE_RANGE = 14.0  # |log s^2| at most: noise a thousand times off its errors is no noise
 NO_FLOOR = 1e-8  # f^2 below this share of the typical variance is no floor
 NO_TAIL = 1e-6  # 1/nu below this is the Gaussian limit
@@ -48,6 +51,18 @@ class NoiseSums(NamedTuple):
     score: Float[Array, " three"]  # of log s^2, 1/nu, log width
     bad: Float[Array, ""]  # of P(bad)
     floor: Float[Array, "four pixels"]  # per pixel, of 1, u, u^2 and the floor's score
+
+
+class Pace(NamedTuple):
+    """How much of a Fisher step is taken: where the law is not that of the data, full steps may cycle."""
+
+    share: Float[Array, ""]
+    step: Float[Array, " four"]  # the step before of t, in units of its standard deviations
+
+
+def first_pace(dtype: np.dtype) -> Pace:
+    """Before the first step."""
+    return Pace(jnp.asarray(DAMPING, dtype), jnp.zeros(4, dtype))
 
 
 class Arrow(NamedTuple):
@@ -68,9 +83,9 @@ class Bounds(NamedTuple):
 
 
 def noise_step(
-    law: NoiseLaw, sums: NoiseSums, free: Bool[Array, " four"], free_floor: Bool[Array, ""]
-) -> tuple[NoiseLaw, Float[Array, ""]]:
-    """The next noise law, every parameter within its bounds, and how far it moved.
+    law: NoiseLaw, sums: NoiseSums, free: Bool[Array, " four"], free_floor: Bool[Array, ""], pace: Pace
+) -> tuple[NoiseLaw, Float[Array, ""], Pace]:
+    """The next noise law, every parameter within its bounds, how far the whole step would go, and the pace.
 
     `free` says which of t are learned.
     """
@@ -108,8 +123,13 @@ def noise_step(
     floor_bounds = Bounds(-0.95 * floor**2, 3.0 * floor**2 + 0.1 * spreads)
     bounds = Bounds(*(jnp.where(free, x, 0.0) for x in bounds))
     floor_bounds = Bounds(*(jnp.where(free_floor & (groups[0] > 0), x, 0.0) for x in floor_bounds))
-    delta, floor_delta = _bounded(_arrow(inner, sums, groups, typical), bounds, floor_bounds)
-    delta, floor_delta = DAMPING * delta, DAMPING * floor_delta
+    arrow = _arrow(inner, sums, groups, typical)
+    delta, floor_delta = _bounded(arrow, bounds, floor_bounds)
+    moved = jnp.abs(delta * jnp.stack([1.0 + zero, 1.0 + zero, eps, 1.0 + zero])).max()
+    moved = jnp.maximum(moved, jnp.abs(floor_delta / spreads).max())
+    step = delta * jnp.sqrt(jnp.maximum(jnp.diagonal(arrow.information), 0.0))
+    pace = _next_pace(pace, step)
+    delta, floor_delta = pace.share * delta, pace.share * floor_delta
     floor2 = floor**2 + floor_delta
     new_floor = jnp.sqrt(jnp.where(floor2 > NO_FLOOR * spreads, floor2, 0.0))
     new = NoiseLaw(
@@ -119,8 +139,15 @@ def noise_step(
         contamination=eps + delta[3],
         width=law.width * jnp.exp(delta[2]),
     )
-    moved = jnp.abs(delta * jnp.stack([1.0 + zero, 1.0 + zero, eps, 1.0 + zero])).max()
-    return new, jnp.maximum(moved, jnp.abs(floor_delta / spreads).max())
+    return new, moved, pace
+
+
+def _next_pace(pace: Pace, step: Float[Array, " four"]) -> Pace:
+    """Slower if this step takes back most of the one before without being a longer one of its own."""
+    before2 = pace.step @ pace.step
+    overshot = (pace.step @ step < -0.5 * before2) & (step @ step < 4.0 * before2)
+    share = pace.share * jnp.where(overshot, SLOWER, FASTER)
+    return Pace(jnp.clip(share, LEAST_SHARE, DAMPING), step)
 
 
 def _arrow(law: NoiseLaw, sums: NoiseSums, groups: Float[Array, "four groups"], precision: Array) -> Arrow:
