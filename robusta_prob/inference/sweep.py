@@ -137,7 +137,8 @@ def sweep_block(
     scale2 = lax.cond(
         settings.object_scale > 0, lambda: _object_scale2(X, count, scale2), lambda: jnp.ones_like(scale2)
     )
-    square = R**2 + (V * twice) @ GG if marginal else R**2
+    # a V whose variances differ by more than roundings may have lost its smallest: none is negative
+    square = R**2 + jnp.maximum((V * twice) @ GG, 0.0) if marginal else R**2
     # an annealed Cov(a) lags behind: with it, every cell of precise objects would look bad to the end
     square = R**2 + (1.0 - settings.object_scale) * (square - R**2)
     # the noise law is that of the target model, whatever the annealing
