@@ -295,8 +295,22 @@ def test_starts_that_lead_apart_are_told_from_those_that_agree():
     assert "leads to another basis" in begun.doubt
 
 
-def test_jax_keys_are_accepted():
+def test_a_key_decides_what_is_held_out():
     data = low_rank(200, 40, 2, seed=0).data
-    np.testing.assert_array_equal(
-        rp.fit(data, 2, key=jax.random.key(3)).basis, rp.fit(data, 2, key=jax.random.key(3)).basis
-    )
+    one, same, other = (rp.fit(data, 2, key=jax.random.key(seed)) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(one.basis, same.basis)
+    assert one.config["start_scores"] == same.config["start_scores"] != other.config["start_scores"]
+
+
+def test_a_restart_that_runs_off_does_not_lose_the_fit(monkeypatch):
+    data = low_rank(200, 40, 2, seed=0).data
+    good = rp.fit(data, 2)
+
+    def broken(problem, state, blocks):
+        return state._replace(shared=state.shared._replace(basis=math.nan * state.shared.basis)), 7
+
+    monkeypatch.setattr("robusta_prob.inference.fitting.restart", broken)
+    fit = rp.fit(data, 2)
+    np.testing.assert_array_equal(fit.basis, good.basis)
+    assert fit.status.ok and "after 7 objects were begun again a number stopped" in fit.status.message
+    assert fit.config["restarted"] == 0

@@ -49,7 +49,9 @@ def finish(
     population = _moments(state, info.statistics)
     information = _information(problem, state, blocks)
     packed, last = covariances(problem, state, blocks, information)
-    noise = state.shared.loss if _all_learned(problem) else _learn_noise(problem, state, A, population, seed)
+    noise, noise_status = state.shared.loss, run.status
+    if not _all_learned(problem):
+        noise, noise_status = _learn_noise(problem, state, A, population, seed)
     loss, noise = (on_host(law) for law in (state.shared.loss, noise))
 
     gram = unpack(np.asarray(last.statistics.gram, float) * information, rank)
@@ -87,7 +89,7 @@ def finish(
         flux_name=data.labels.flux_name,
         unit=unit,
         history=(*begun.history, *run.history),
-        status=_status(problem, run.status, float(noise.scale), begun.doubt),
+        status=_status(problem, run.status, noise_status, float(noise.scale), begun.doubt),
         config=MappingProxyType(dict(config)),
     )
 
@@ -135,7 +137,7 @@ def _learn_noise(
     A: Float[np.ndarray, "objects rank"],
     population: PopulationLaw,
     seed: int,
-) -> NoiseLaw:
+) -> tuple[NoiseLaw, Status]:
     """The noise law of the residuals, at fixed basis and coefficients, on a random part of the objects."""
     data = problem.data
     rows = np.flatnonzero(data.observed.any(1))
@@ -162,11 +164,14 @@ def _learn_noise(
         held = [x._replace(coefficients=y.coefficients) for x, y in zip(new.local, first.local, strict=True)]
         return em.State(new.shared, tuple(held)), info, line
 
-    return iterate(step, first, max_epochs=NOISE_PASSES, tol=NOISE_REST).state.shared.loss
+    run = iterate(step, first, max_epochs=NOISE_PASSES, tol=NOISE_REST)
+    return run.state.shared.loss, run.status
 
 
-def _status(problem: Problem, status: Status, noise_scale: float, doubt: str) -> Status:
+def _status(problem: Problem, status: Status, noise_status: Status, noise_scale: float, doubt: str) -> Status:
     notes = [status.message]
+    if status.ok and not noise_status.ok:
+        notes.append(f"Fit.noise is not at rest, the fit is: {noise_status.message}")
     if doubt:
         notes.append(f"{doubt}: compare fits with other keys, or lower the rank")
     if noise_scale < NO_NOISE:

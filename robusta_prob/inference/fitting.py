@@ -13,7 +13,7 @@ from robusta_prob.data import Dataset
 from robusta_prob.inference import anneal, em
 from robusta_prob.inference.finish import finish
 from robusta_prob.inference.initialise import STARTS
-from robusta_prob.inference.iterate import Callback, Epoch, Run, iterate
+from robusta_prob.inference.iterate import NON_FINITE, Callback, Epoch, Run, Status, iterate
 from robusta_prob.inference.problem import Problem, precision
 from robusta_prob.inference.restart import restart
 from robusta_prob.inference.results import Fit
@@ -114,7 +114,7 @@ def fit(
         else:
             begun = warm(problem, init, seed)
             schedule = schedule or anneal.constant()
-        _check_schedule(schedule)
+        _check_schedule(schedule, max_epochs)
         state = begun.state_for(blocks)
         if len(begun.coefficients) == 1:
             state, _ = settle(problem, state, blocks, anneal.FULL, FIRST_PASSES)
@@ -148,6 +148,7 @@ def _run(
     """Iterate to rest, begin objects again that sit in a wrong solution, and go on while that helps."""
     final, restarted = schedule(FAR), 0
     history: list[Epoch] = []
+    before, moved = None, 0
     for turn, stage in enumerate(("fit", *["restarted"] * RESTARTS)):
         run = iterate(
             lambda state, epoch: problem.step(state, blocks, schedule(epoch), epoch, stage),  # noqa: B023
@@ -160,8 +161,13 @@ def _run(
         )
         history += run.history
         run = run._replace(history=history)
+        if run.status.code == NON_FINITE and before is not None:
+            failure = f"after {moved} objects were begun again {run.status.message}. This is the fit before"
+            status = Status(before.status.code, f"{before.status.message}; {failure}")
+            return before._replace(history=history, status=status), restarted - moved
         if not run.status.ok or len(history) >= max_epochs or turn == RESTARTS:
             break
+        before = run
         state, moved = restart(problem, run.state, blocks)
         if not moved:
             break
@@ -222,9 +228,9 @@ def _check(
         raise ValueError(f"batch_rows must be a positive multiple of {BLOCK}, got {batch_rows}")
 
 
-def _check_schedule(schedule: anneal.Schedule) -> None:
+def _check_schedule(schedule: anneal.Schedule, max_epochs: int) -> None:
     """Refuse a schedule that gives anything but settings within their limits."""
-    for epoch in (0, 1, FAR):
+    for epoch in (*range(max_epochs), FAR):
         value = schedule(epoch)
         if not isinstance(value, anneal.Robustness) or not (
             0.0 <= value.object_scale <= 1.0 and 0.0 <= value.tail <= 2.0
@@ -241,8 +247,8 @@ def _check_learnable(data: Dataset, rank: int, noise: Noise) -> None:
         raise ValueError("every observed flux is zero: there is nothing to learn")
     (n, m), census = data.shape, data.census
     objects, pixels = n - census.empty_objects, m - census.empty_pixels
-    spare = census.observed - rank * (objects + pixels - rank)
-    if noise.scale is None and spare < SPARE_CELLS:
+    spare = census.observed - rank * (objects + pixels - rank) - (pixels if noise.floor == "pixel" else 0)
+    if (noise.scale is None or noise.floor == "pixel") and spare < SPARE_CELLS:
         raise ValueError(
             f"rank {rank} leaves {max(spare, 0)} degrees of freedom in {census.observed} observed cells, "
             "too few to learn the noise: lower the rank, or trust the errors with "

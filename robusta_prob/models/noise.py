@@ -27,6 +27,8 @@ from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 from numpyro.distributions.util import promote_shapes, validate_sample
 
+NO_SHARE = 1e-4  # of bad cells: a smaller one is none, when a law is told
+
 
 class Noise(NamedTuple):
     """Which parts of the noise law are given, and which are learned (`None`).
@@ -79,6 +81,8 @@ class Noise(NamedTuple):
                     "contamination": "0 <= contamination < 1",
                 }
                 other = ', or "pixel" to learn one per pixel' if name == "floor" else ""
+                if name == "floor" and np.ndim(value):
+                    other += " (known floors per pixel belong into the data: ivar / (1 + ivar * floor**2))"
                 raise ValueError(
                     f"noise.{name} must be a number with {limits[name]}, or None to learn it{other}; "
                     f"got {value!r}"
@@ -113,7 +117,7 @@ class NoiseLaw(NamedTuple):
     def __str__(self) -> str:
         scale, floor, bad = float(self.scale), self.typical_floor, float(self.contamination)
         floors = " at the median pixel" if np.ndim(self.floor) else ""
-        tail = f"; a share {bad:.2g} of the cells bad by {float(self.width):.2g}" if bad > 0 else ""
+        tail = f"; a share {bad:.2g} of the cells bad by {float(self.width):.2g}" if bad > NO_SHARE else ""
         return f"Student t, nu = {self.nu:.3g}; errors x {scale:.3g}; floor {floor:.2g}{floors}{tail}"
 
 
