@@ -8,6 +8,7 @@ attainable bound: bad cells masked, started at the truth. Writes CONTAMINATION-*
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import sys
@@ -67,10 +68,11 @@ def compare(
     names: list[str], seeds: list[int], rank: int, scale: float, size: tuple[int, int], package: bool
 ) -> Iterator[dict[str, float | str | int]]:
     """One row of angles per case, kind of basis and seed."""
-    with tempfile.TemporaryDirectory() as folder:
-        other = (
-            Contestant("robusta_hmf", PACKAGE_PYTHON, rank, scale, Path(folder) / "out") if package else None
-        )
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        other = None
+        if package:
+            worker = Contestant("robusta_hmf", PACKAGE_PYTHON, rank, scale, Path(folder) / "out")
+            other = stack.enter_context(contextlib.closing(worker))
         todo = [(name, smooth, seed) for name in names for smooth in (True, False) for seed in seeds]
         for number, (name, smooth, seed) in enumerate(tqdm(todo, desc="contamination")):
             data = survey(CASES[name], seed, smooth=smooth, size=size)
@@ -95,8 +97,6 @@ def compare(
                 _, basis = other.result()
                 row["robusta-hmf"] = largest_angle(basis, data.basis) if np.isfinite(basis).all() else 1.0
             yield row
-        if other is not None:
-            other.close()
 
 
 def table(rows: list[dict[str, float | str | int]], title: str) -> str:

@@ -8,6 +8,7 @@ between the true subspace and the fitted one.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -57,11 +58,14 @@ def main() -> None:
                 f"{PACKAGE_PYTHON} does not exist: run `make bench`, which installs robusta-hmf there"
             )
         pythons |= {"randomized_pca": sys.executable, "robusta_hmf": str(PACKAGE_PYTHON)}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         file = Path(folder) / "survey.npz"
         data = survey.data
         np.savez(file, flux=data.flux * data.unit, ivar=data.ivar / data.unit**2)
-        field = [Contestant(name, python, RANK, Q, file.with_name(name)) for name, python in pythons.items()]
+        field = [
+            stack.enter_context(contextlib.closing(Contestant(name, python, RANK, Q, file.with_name(name))))
+            for name, python in pythons.items()
+        ]
         cold = {contestant.name: contestant.run(file)["since_start"] for contestant in field}
         seconds: dict[str, list[float]] = {contestant.name: [] for contestant in field}
         for _ in range(repeats):
@@ -75,8 +79,6 @@ def main() -> None:
             }
             for contestant in field
         }
-        for contestant in field:
-            contestant.close()
 
     print(f"toy survey {size[0]} x {size[1]}, K = 5, seed {options.seed}; warm seconds: median of {repeats}")
     heads = f"{'':16} {'warm s':>8} {'cold s':>8} {'objective':>14} {'angle':>9}"
