@@ -314,3 +314,60 @@ def test_a_restart_that_runs_off_does_not_lose_the_fit(monkeypatch):
     np.testing.assert_array_equal(fit.basis, good.basis)
     assert fit.status.ok and "after 7 objects were begun again a number stopped" in fit.status.message
     assert fit.config["restarted"] == 0
+
+
+def _arrays(survey):
+    unit = survey.data.unit
+    return np.array(survey.data.flux * unit, float), np.array(survey.data.ivar / unit**2, float)
+
+
+@pytest.mark.parametrize("size", [30.0, 65535.0, 1e12, 1e30])
+def test_a_dead_column_is_left_out_and_told(size):
+    """It is the same in all objects, so that the likelihood would spend a component on it."""
+    survey = low_rank(400, 120, 3, seed=1)
+    flux, ivar = _arrays(survey)
+    others = np.arange(120) != 7
+    clean = rp.fit(rp.dataset(flux[:, others], ivar[:, others]), 3)
+    flux[:, 7] = size
+    data = rp.dataset(flux, ivar)
+    fit = rp.fit(data, 3)
+    assert fit.status.ok and fit.config["isolated"] == (7,)
+    assert "1 pixel (number 7, counted from 0) would have taken" in fit.status.message
+    np.testing.assert_array_equal(fit.trained, others)
+    assert largest_angle(fit.basis[:, others], clean.basis) < 1e-4
+    assert rp.surprise(fit, data).object.in_training.all()
+    assert rp.fit(data, 3, init=fit).config["isolated"] == (7,)
+
+
+def test_pixels_are_isolated_by_robust_laws_alone_and_honest_lines_stay():
+    survey = low_rank(400, 120, 3, seed=1)
+    flux, ivar = _arrays(survey)
+    line = np.exp(-0.5 * ((np.arange(120) - 60) / 0.85) ** 2)  # two pixels wide
+    flux += 5 * np.random.default_rng(0).normal(size=(400, 1)) * line
+    assert rp.fit(rp.dataset(flux, ivar), 4).config["isolated"] == ()
+    flux[:, 7] = 30
+    gaussian = rp.fit(rp.dataset(flux, ivar), 4, noise=rp.Noise(math.inf, 1.0, 0.0))
+    assert gaussian.config["isolated"] == () and np.abs(gaussian.basis[:, 7]).max() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("flux", "ivar"), [(1e18, None), (1e30, None), (1e12, 1e15), (10.0, 1e30), (1e30, 1e30)]
+)
+@pytest.mark.parametrize("where", [np.s_[0, :], np.s_[0, 0]], ids=["object", "cell"])
+def test_values_beyond_the_range_of_squares_are_outliers_and_nothing_else(flux, ivar, where):
+    survey = low_rank(200, 80, 2, seed=1)
+    good_flux, good_ivar = _arrays(survey)
+    bad_flux, bad_ivar = good_flux.copy(), good_ivar.copy()
+    bad_flux[where] = flux
+    if ivar is not None:
+        bad_ivar[where] = ivar
+    data = rp.dataset(bad_flux, bad_ivar)
+    fit = rp.fit(data, 2)
+    assert fit.status.ok
+    assert largest_angle(fit.basis, rp.fit(rp.dataset(good_flux[1:], good_ivar[1:]), 2).basis) < 5e-3
+    scores = rp.surprise(fit, data)
+    assert np.isfinite(scores.object.p_value).all() and np.isfinite(fit.coefficients).all()
+    others = rp.project(fit, rp.dataset(bad_flux, bad_ivar, ids=np.arange(1000, 1200)))
+    assert np.isfinite(others.coefficients).all() and np.isfinite(others.covariance).all()
+    if where == np.s_[0, :]:
+        assert scores.object.p_value[0] < 1e-100

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from robusta_prob.data import Dataset
 from robusta_prob.inference.accelerate import Leaps, carried, leap, no_leap, no_leaps
+from robusta_prob.inference.isolate import within_reach
 from robusta_prob.inference.linalg import invert, pair_count, solve, unpack
 from robusta_prob.inference.noise_step import Pace, first_pace, noise_step
 from robusta_prob.inference.sweep import (
@@ -105,8 +106,8 @@ def blocks_of(
     """The data set as device blocks in units of `unit`; in memory they share the data set's buffers."""
     dtype = dtype or data.dtype
     for here, flux, ivar in data.blocks(rows or rows_per_batch(data), unit):
-        flux, ivar = (jax.device_put(x.astype(dtype, copy=False)) for x in (flux, ivar))
-        yield Block(flux, ivar, here.stop - here.start)
+        flux, ivar = within_reach(flux.astype(dtype, copy=False), ivar.astype(dtype, copy=False))
+        yield Block(jax.device_put(flux), jax.device_put(ivar), here.stop - here.start)
 
 
 def rows_per_batch(data: Dataset) -> int:

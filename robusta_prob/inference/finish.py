@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from robusta_prob.data import Dataset
 from robusta_prob.inference import em
 from robusta_prob.inference.anneal import TARGET
+from robusta_prob.inference.isolate import tamed
 from robusta_prob.inference.iterate import ADVICE, Epoch, Run, Status, iterate
 from robusta_prob.inference.linalg import invert, unpack
 from robusta_prob.inference.problem import Problem
@@ -34,11 +36,14 @@ def finish(
     problem: Problem,
     run: Run,
     blocks: Sequence[em.Block],
-    seed: int,
+    whole: Dataset,
     begun: Begun,
     config: Mapping[str, Any],
 ) -> Fit:
-    """Settle the coefficients, learn the noise law, and put all into the gauge and the user's units."""
+    """Settle the coefficients, learn the noise law, and put all into the gauge and the user's units.
+
+    `whole` is the data set with the pixels that were kept from the fit.
+    """
     if run.info is None:
         raise FloatingPointError(run.status.message)
     if not _finite(run.state):
@@ -51,7 +56,8 @@ def finish(
     packed, last = covariances(problem, state, blocks, information)
     noise, noise_status = state.shared.loss, run.status
     if not _all_learned(problem):
-        noise, noise_status = _learn_noise(problem, state, A, population, seed)
+        noise, noise_status = _learn_noise(problem, state, A, population, config["seed"])
+    isolated = config["isolated"]
     loss, noise = (on_host(law) for law in (state.shared.loss, noise))
 
     gram = unpack(np.asarray(last.statistics.gram, float) * information, rank)
@@ -83,13 +89,13 @@ def finish(
         near_equal=tuple(near_equal(gauge.moments, 2.0 * np.sqrt(2.0 / objects))),
         trained=frozen(trained),
         ids=data.ids,
-        fingerprints=frozen(fingerprints(data, unit, data.dtype)),
+        fingerprints=frozen(fingerprints(whole, unit, data.dtype)),
         grid=data.grid,
         grid_name=data.labels.grid_name,
         flux_name=data.labels.flux_name,
         unit=unit,
         history=(*begun.history, *run.history),
-        status=_status(problem, run.status, noise_status, float(noise.scale), begun.doubt),
+        status=_status(problem, run.status, noise_status, float(noise.scale), begun.doubt, isolated),
         config=MappingProxyType(dict(config)),
     )
 
@@ -144,7 +150,7 @@ def _learn_noise(
     rows = np.sort(
         np.random.default_rng([seed, 1]).permutation(rows)[: max(NOISE_CELLS // data.shape[1], 256)]
     )
-    part = data.take(rows)
+    part = tamed(data.take(rows))
     # where only the given scale lets a floor be learned, it is believed here as well
     scale = problem.noise.scale if problem.learn.floor and not problem.separable else None
     noise = Noise(scale=scale, floor="pixel" if problem.per_pixel else None)
@@ -168,8 +174,22 @@ def _learn_noise(
     return run.state.shared.loss, run.status
 
 
-def _status(problem: Problem, status: Status, noise_status: Status, noise_scale: float, doubt: str) -> Status:
+def _status(
+    problem: Problem,
+    status: Status,
+    noise_status: Status,
+    noise_scale: float,
+    doubt: str,
+    isolated: Sequence[int],
+) -> Status:
     notes = [status.message]
+    if isolated:
+        some = ", ".join(map(str, isolated[:5])) + (", ..." if len(isolated) > 5 else "")
+        notes.append(
+            f"{len(isolated)} pixel{'s' * (len(isolated) > 1)} (number {some}, counted from 0) would have "
+            "taken components for themselves and were left out. Look at them; where they are right and are "
+            "to count, divide them and their errors by their size"
+        )
     if status.ok and not noise_status.ok:
         notes.append(f"Fit.noise is not at rest, the fit is: {noise_status.message}")
     if doubt:

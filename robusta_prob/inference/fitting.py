@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from robusta_prob.data import Dataset
-from robusta_prob.inference import anneal, em
+from robusta_prob.inference import anneal, em, isolate
 from robusta_prob.inference.finish import finish
 from robusta_prob.inference.initialise import STARTS
 from robusta_prob.inference.iterate import NON_FINITE, Callback, Epoch, Run, Status, iterate
@@ -104,23 +104,28 @@ def fit(
     noise, prior = (noise or Noise()).validated(), prior or Prior()
     _check(data, rank, prior, starts, max_epochs, tol, batch_rows)
     _check_learnable(data, rank, noise)
-    problem = Problem.of(data, rank, noise, prior)
+    schedule = schedule or (anneal.tightening() if init is None else anneal.constant())
+    _check_schedule(schedule, max_epochs)
     seed = _seed(key)
+    isolated = isolate.out_of_proportion(data) & noise.is_robust
     with precision(data.dtype):
-        blocks = tuple(em.blocks_of(data, data.unit, batch_rows))
-        if init is None:
-            begun = compete(problem, STARTS[: starts or len(STARTS)], seed)
-            schedule = schedule or anneal.tightening()
-        else:
-            begun = warm(problem, init, seed)
-            schedule = schedule or anneal.constant()
-        _check_schedule(schedule, max_epochs)
-        state = begun.state_for(blocks)
-        if len(begun.coefficients) == 1:
-            state, _ = settle(problem, state, blocks, anneal.FULL, FIRST_PASSES)
-        if init is not None:  # nothing shared moves before the coefficients fit what is known already
-            state, _ = settle(problem, state, blocks)
-        run, restarted = _run(problem, state, blocks, schedule, max_epochs, tol, callback)
+        while True:
+            problem = Problem.of(isolate.without(data, isolated), rank, noise, prior)
+            blocks = tuple(em.blocks_of(problem.data, data.unit, batch_rows))
+            if init is None:
+                begun = compete(problem, STARTS[: starts or len(STARTS)], seed)
+            else:
+                begun = warm(problem, init, seed)
+            state = begun.state_for(blocks)
+            if len(begun.coefficients) == 1:
+                state, _ = settle(problem, state, blocks, anneal.FULL, FIRST_PASSES)
+            if init is not None:  # nothing shared moves before the coefficients fit what is known already
+                state, _ = settle(problem, state, blocks)
+            run, restarted = _run(problem, state, blocks, schedule, max_epochs, tol, callback)
+            alone = isolate.alone(np.asarray(run.state.shared.basis)) & noise.is_robust & ~isolated
+            if not alone.any():
+                break
+            isolated = isolated | alone
         config = {
             "rank": rank,
             "noise": noise,
@@ -129,11 +134,12 @@ def fit(
             "start": begun.name,
             "start_scores": dict(begun.scores),
             "restarted": restarted,
+            "isolated": tuple(map(int, np.flatnonzero(isolated))),
             "seed": seed,
             "max_epochs": max_epochs,
             "tol": tol,
         }
-        return finish(problem, run, blocks, seed, begun, config)
+        return finish(problem, run, blocks, data, begun, config)
 
 
 def _run(

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from robusta_prob.inference import em
 from robusta_prob.inference.anneal import FULL
 from robusta_prob.inference.initialise import Start, project_wrapped
+from robusta_prob.inference.isolate import tamed
 from robusta_prob.inference.iterate import ADVICE, Epoch
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.results import Fit, in_training
@@ -125,7 +126,7 @@ def _given(problem: Problem) -> dict[str, Array]:
 def _subsample(problem: Problem, rng: np.random.Generator) -> Problem:
     rows = np.flatnonzero(problem.data.observed.any(1))
     rows = np.sort(rng.permutation(rows)[:SUBSAMPLE])
-    return problem._replace(data=problem.data.take(rows))
+    return problem._replace(data=tamed(problem.data.take(rows)))
 
 
 def _begin(sample: Problem, first: Start, W: Float[np.ndarray, "objects pixels"], name: str) -> Begun:

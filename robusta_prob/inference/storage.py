@@ -116,7 +116,7 @@ def _read(file: h5py.File) -> Fit:
     values["status"] = Status(*(str(text) for text in file.attrs["status"]))
     config = json.loads(file.attrs["config"])
     law: list[Any] = [x if x is None or isinstance(x, str) else float(x) for x in config["noise"]]
-    config["noise"] = Noise(*law)
+    config["noise"], config["isolated"] = Noise(*law), tuple(config.get("isolated", ()))
     values["config"] = MappingProxyType(config)
     columns = {name: file[f"history/{name}"] for name in Epoch._fields}
     rows = zip(*(c.asstr()[()] if name == "stage" else c[()] for name, c in columns.items()), strict=True)

@@ -58,6 +58,11 @@ class Noise(NamedTuple):
         none = given is None or (isinstance(given, numbers.Real) and float(given) == 0)
         return self.learns_contamination or not none
 
+    @property
+    def is_robust(self) -> bool:
+        """Whether the law is anything but a given Gaussian, for which every cell counts in full."""
+        return self.nu is None or self.nu < math.inf or self.has_contamination
+
     def validated(self) -> Noise:
         """`self`, or a ValueError that says which setting is impossible."""
         value: Any

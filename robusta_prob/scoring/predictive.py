@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float
 
 from robusta_prob.data import Dataset
 from robusta_prob.inference import em
+from robusta_prob.inference.isolate import within_reach
 from robusta_prob.inference.linalg import pairs
 from robusta_prob.inference.problem import precision
 from robusta_prob.inference.results import Fit, Projection
@@ -70,7 +71,8 @@ def cells(
         member = np.pad(trained[here, None], pad)
         outer = A[:, first] * A[:, second] * twice
         with precision(fit.dtype):  # closed before yielding, or the consumer would run in it
-            block = _cells(flux.astype(fit.dtype), ivar.astype(fit.dtype), A, V, outer, member, known)
+            flux, ivar = within_reach(flux.astype(fit.dtype), ivar.astype(fit.dtype))
+            block = _cells(flux, ivar, A, V, outer, member, known)
             block = Cells(*(np.asarray(x)[: here.stop - here.start] for x in block))
         yield here, block
 

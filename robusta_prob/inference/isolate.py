@@ -1,0 +1,76 @@
+"""What would break a fit is kept from it: cells beyond the reach of floating point, and pixels of their own.
+
+A robust loss gives an extreme cell no weight, but only as long as its square is a number. A pixel that
+follows none of the others (a dead column, a fill value) is another matter: all objects agree on it, so that
+the likelihood gladly spends a component on it. It is left out, and the fit says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from robusta_prob.data import Dataset
+from robusta_prob.validate import count, frozen
+
+ALONE = 0.8  # leverage: a line sampled at Nyquist's rate leaves a third of its component to other pixels
+PIXELS_PER_RANK = 5  # with fewer, even honest pixels come near a leverage of 1
+SAMPLE = 512  # objects that tell the size of a pixel
+FURTHEST = 10.0  # in units of 1/sqrt(rounding): sizes of pixels beyond this ratio do not fit into one Gram
+
+
+def within_reach(
+    flux: Float[np.ndarray, "rows pixels"], ivar: Float[np.ndarray, "rows pixels"]
+) -> tuple[Float[np.ndarray, "rows pixels"], Float[np.ndarray, "rows pixels"]]:
+    """The same arrays, but that no flux, precision or squared z is beyond what sums of squares can hold.
+
+    What changes was off by more than 10^11 typical fluxes or 10^17 errors (float32), and stays so.
+    """
+    most = float(np.finfo(flux.dtype).max) ** 0.9
+    furthest, sharpest = most ** (1 / 3), most**0.8
+    largest = max(float(flux.max()), -float(flux.min()))
+    if largest <= furthest and float(ivar.max()) * max(largest, 1.0) ** 2 <= sharpest:
+        return flux, ivar
+    flux = np.clip(flux, -furthest, furthest)
+    sharp = np.minimum(sharpest, most / np.maximum(flux.astype(float) ** 2, 1.0))
+    return flux, np.minimum(ivar, sharp).astype(ivar.dtype)
+
+
+def tamed(data: Dataset) -> Dataset:
+    """The data set `within_reach`; itself, where it is so already."""
+    flux, ivar = within_reach(np.asarray(data.flux), np.asarray(data.ivar))
+    return data if flux is data.flux else replace(data, flux=frozen(flux), ivar=frozen(ivar))
+
+
+def without(data: Dataset, pixels: Bool[np.ndarray, " pixels"]) -> Dataset:
+    """The data set with these pixels missing; itself, where there are none."""
+    if not pixels.any():
+        return data
+    ivar = frozen(np.where(pixels, 0.0, data.ivar).astype(data.dtype))
+    n_observed, census = count(ivar)
+    flux = frozen(np.where(pixels, 0.0, data.flux).astype(data.dtype))
+    return Dataset(flux, ivar, replace(data.labels, n_observed=n_observed, census=census))
+
+
+def out_of_proportion(data: Dataset) -> Bool[np.ndarray, " pixels"]:
+    """Pixels whose fluxes are so much larger than those of the median pixel that no Gram can hold both."""
+    step = max(1, data.shape[0] // SAMPLE)
+    flux, seen = np.asarray(data.flux[::step]), np.asarray(data.ivar[::step]) > 0
+    seen &= flux != 0
+    size = np.log(np.abs(np.where(seen, flux, 1.0)), dtype=float).sum(0) / np.maximum(seen.sum(0), 1)
+    known = np.asarray(seen.any(0))
+    if not known.any():
+        return known
+    limit = np.log(FURTHEST / np.sqrt(np.finfo(data.dtype).eps))
+    return known & np.asarray(size - np.median(size[known]) > limit)
+
+
+def alone(basis: Float[np.ndarray, "rank pixels"]) -> Bool[np.ndarray, " pixels"]:
+    """Pixels that have a component for themselves: those of leverage near 1 on the subspace."""
+    rank, used = len(basis), (basis != 0).any(0)
+    if used.sum() < PIXELS_PER_RANK * rank:
+        return np.zeros_like(used)
+    Q, _ = np.linalg.qr(np.asarray(basis, float).T)
+    return (Q**2).sum(1) > ALONE
