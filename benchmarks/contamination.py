@@ -28,6 +28,7 @@ from robusta_prob.simulate import largest_angle
 COLUMNS = ("ours", "ours at Q", "robusta-hmf", "sigma clipping", "HMF")
 GAUSSIAN = {"noise": rp.Noise(math.inf, 1.0, 0.0), "prior": rp.Prior.flat()}
 CLIP, ROUNDS = 5.0, 5  # sigma; rounds at most
+WORKER_SURVEYS = 30  # then a new process: the package compiles at every fit, and died of it after 110
 PATIENCE = 40  # epochs: a Gaussian model that outliers pull about comes to no rest
 
 
@@ -70,13 +71,14 @@ def compare(
     """One row of angles per case, kind of basis and seed."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         other = None
-        if package:
-            worker = Contestant("robusta_hmf", PACKAGE_PYTHON, rank, scale, Path(folder) / "out")
-            other = stack.enter_context(contextlib.closing(worker))
         todo = [(name, smooth, seed) for name in names for smooth in (True, False) for seed in seeds]
         for number, (name, smooth, seed) in enumerate(tqdm(todo, desc="contamination")):
             data = survey(CASES[name], seed, smooth=smooth, size=size)
-            if other is not None:  # works while we do
+            if package:  # works while we do
+                if number % WORKER_SURVEYS == 0:
+                    stack.close()
+                    worker = Contestant("robusta_hmf", PACKAGE_PYTHON, rank, scale, Path(folder) / "out")
+                    other = stack.enter_context(contextlib.closing(worker))
                 file = Path(folder) / f"data-{number}.npz"
                 np.savez(file, flux=data.flux, ivar=data.ivar)
                 other.begin(file)
@@ -136,7 +138,6 @@ def main() -> None:
     seeds = [0] if options.smoke else list(range(options.seeds))
     warnings.simplefilter("ignore", rp.DataWarning)
     package = not options.no_package
-    rows = list(compare(names, seeds, options.rank, options.scale, size, package))
     name = f"CONTAMINATION-K{options.rank}-Q{options.scale:g}"
     title = (
         f"# Contaminated surveys, K = {options.rank} for a truth of {RANK}, Q = {options.scale:g}\n\n"
@@ -144,11 +145,13 @@ def main() -> None:
         f"{len(seeds)} seeds.\nThe bound is the sine of the largest angle to the truth that is attained with "
         "the bad cells masked; the others\nare multiples of it, median over the seeds, the worst in brackets."
     )
-    text = table(rows, title)
-    print(text)
-    if not options.smoke:
-        (HERE / f"{name}.md").write_text(text)
-        (HERE / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
+    rows: list[dict[str, float | str | int]] = []
+    for row in compare(names, seeds, options.rank, options.scale, size, package):
+        rows.append(row)
+        if not options.smoke:  # an hour's work is kept if the rest of it fails
+            (HERE / f"{name}.md").write_text(table(rows, title))
+            (HERE / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
+    print(table(rows, title))
 
 
 if __name__ == "__main__":
