@@ -11,10 +11,9 @@ import argparse
 import contextlib
 import json
 import math
-import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +24,10 @@ from tqdm import tqdm
 import robusta_prob as rp
 from robusta_prob.simulate import largest_angle
 
-COLUMNS = ("ours", "ours at Q", "robusta-hmf", "sigma clipping", "HMF")
+PACKAGE = "robusta-hmf"
+COLUMNS = ("ours", "ours at Q", PACKAGE, "sigma clipping", "HMF")
 GAUSSIAN = {"noise": rp.Noise(math.inf, 1.0, 0.0), "prior": rp.Prior.flat()}
 CLIP, ROUNDS = 5.0, 5  # sigma; rounds at most
-WORKER_SURVEYS = 30  # then a new process: the package compiles at every fit, and died of it after 110
 PATIENCE = 40  # epochs: a Gaussian model that outliers pull about comes to no rest
 
 
@@ -65,45 +64,50 @@ def angle(fit: rp.Fit, data: Contaminated) -> float:
     return largest_angle(fit.basis, data.basis)
 
 
+Row = dict[str, float | str | int]
+
+
 def compare(
-    names: list[str], seeds: list[int], rank: int, scale: float, size: tuple[int, int], package: bool
-) -> Iterator[dict[str, float | str | int]]:
+    names: list[str], seeds: list[int], rank: int, scale: float, size: tuple[int, int], columns: list[str]
+) -> Iterator[Row]:
     """One row of angles per case, kind of basis and seed."""
+    methods: dict[str, Callable[[rp.Dataset], rp.Fit]] = {
+        "ours": lambda data: rp.fit(data, rank),
+        "ours at Q": lambda data: rp.fit(data, rank, noise=rp.Noise(1.0, scale, 0.0)),
+        "sigma clipping": lambda data: sigma_clipped(data, rank),
+        "HMF": lambda data: hmf(data, rank),
+    }
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         other = None
         todo = [(name, smooth, seed) for name in names for smooth in (True, False) for seed in seeds]
         for number, (name, smooth, seed) in enumerate(tqdm(todo, desc="contamination")):
             data = survey(CASES[name], seed, smooth=smooth, size=size)
-            if package:  # works while we do
-                if number % WORKER_SURVEYS == 0:
-                    stack.close()
-                    worker = Contestant("robusta_hmf", PACKAGE_PYTHON, rank, scale, Path(folder) / "out")
-                    other = stack.enter_context(contextlib.closing(worker))
+            if PACKAGE in columns:  # works while we do
+                if other is None:
+                    other = Contestant("robusta_hmf", PACKAGE_PYTHON, rank, scale, Path(folder) / "out")
+                    stack.enter_context(contextlib.closing(other))
                 file = Path(folder) / f"data-{number}.npz"
                 np.savez(file, flux=data.flux, ivar=data.ivar)
                 other.begin(file)
             given = rp.dataset(data.flux, data.ivar)
-            loss = rp.Noise(1.0, scale, 0.0)
-            row = {
-                "case": name,
-                "basis": "smooth" if smooth else "rough",
-                "seed": seed,
-                "bound": bound(data),
-                "ours": angle(rp.fit(given, rank), data),
-                "ours at Q": angle(rp.fit(given, rank, noise=loss), data),
-                "sigma clipping": angle(sigma_clipped(given, rank), data),
-                "HMF": angle(hmf(given, rank), data),
-            }
+            row: Row = {"case": name, "basis": "smooth" if smooth else "rough", "seed": seed}
+            row["bound"] = bound(data)
+            row |= {column: angle(fit(given), data) for column, fit in methods.items() if column in columns}
             if other is not None:
-                other.finish()
-                _, basis = other.result()
-                row["robusta-hmf"] = largest_angle(basis, data.basis) if np.isfinite(basis).all() else 1.0
+                try:
+                    other.finish()
+                    _, basis = other.result()
+                    row[PACKAGE] = largest_angle(basis, data.basis) if np.isfinite(basis).all() else 1.0
+                except RuntimeError as error:  # the process died
+                    tqdm.write(f"{name}, {row['basis']}, seed {seed}: {error}")
+                    row[PACKAGE], other = 1.0, None
             yield row
 
 
-def table(rows: list[dict[str, float | str | int]], title: str) -> str:
+def table(rows: list[Row], title: str) -> str:
     """Medians over the seeds as multiples of the bound; the worst seed in brackets."""
-    columns = [name for name in COLUMNS if name in rows[0]]
+    columns = [name for name in COLUMNS if any(name in row for row in rows)]
+    rows = sorted(rows, key=lambda row: list(CASES).index(str(row["case"])))
     lines = [
         title,
         "",
@@ -112,8 +116,8 @@ def table(rows: list[dict[str, float | str | int]], title: str) -> str:
     ]
     for case, basis in dict.fromkeys((row["case"], row["basis"]) for row in rows):
         here = [row for row in rows if (row["case"], row["basis"]) == (case, basis)]
-        ratios = (np.array([row[name] / row["bound"] for row in here]) for name in columns)
-        cells = [f"{np.median(ratio):.3g} ({ratio.max():.3g})" for ratio in ratios]
+        ratios = ([row[name] / row["bound"] for row in here if name in row] for name in columns)
+        cells = [f"{np.median(ratio):.3g} ({max(ratio):.3g})" if ratio else "" for ratio in ratios]
         lines.append(
             f"| {case} | {basis} | {np.median([row['bound'] for row in here]):.2g} | {' | '.join(cells)} |"
         )
@@ -129,28 +133,30 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=3.0, help="robustness scale Q of the published loss")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES), metavar="CASE")
-    parser.add_argument("--no-package", action="store_true", help="without robusta-hmf")
+    parser.add_argument("--columns", nargs="*", default=list(COLUMNS), choices=COLUMNS, metavar="METHOD")
     parser.add_argument("--smoke", action="store_true", help="two tiny cases: does it run at all?")
     options = parser.parse_args()
-    if not options.no_package and not PACKAGE_PYTHON.exists():
+    if PACKAGE in options.columns and not PACKAGE_PYTHON.exists():
         parser.error(f"{PACKAGE_PYTHON} does not exist: run `make bench`, which installs robusta-hmf there")
     names, size = (list(CASES)[:2], (200, 80)) if options.smoke else (options.cases, (1000, 400))
     seeds = [0] if options.smoke else list(range(options.seeds))
     warnings.simplefilter("ignore", rp.DataWarning)
-    package = not options.no_package
     name = f"CONTAMINATION-K{options.rank}-Q{options.scale:g}"
     title = (
         f"# Contaminated surveys, K = {options.rank} for a truth of {RANK}, Q = {options.scale:g}\n\n"
-        f"`python benchmarks/contamination.py {' '.join(sys.argv[1:])}`: {size[0]} x {size[1]}, "
-        f"{len(seeds)} seeds.\nThe bound is the sine of the largest angle to the truth that is attained with "
-        "the bad cells masked; the others\nare multiples of it, median over the seeds, the worst in brackets."
+        f"{size[0]} x {size[1]}, {len(seeds)} seeds. The bound is the sine of the largest angle to the truth "
+        "that is attained with the\nbad cells masked; the others are multiples of it, median over the seeds, "
+        "the worst in brackets.\nA method that does not end with a finite basis counts as a sine of 1."
     )
-    rows: list[dict[str, float | str | int]] = []
-    for row in compare(names, seeds, options.rank, options.scale, size, package):
+    markdown, record = (HERE / f"{name}.{kind}" for kind in ("md", "json"))
+    rows: list[Row] = []
+    if options.cases != list(CASES) and record.exists():  # cases that are run again replace theirs
+        rows = [row for row in json.loads(record.read_text()) if row["case"] not in options.cases]
+    for row in compare(names, seeds, options.rank, options.scale, size, options.columns):
         rows.append(row)
         if not options.smoke:  # an hour's work is kept if the rest of it fails
-            (HERE / f"{name}.md").write_text(table(rows, title))
-            (HERE / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
+            markdown.write_text(table(rows, title))
+            record.write_text(json.dumps(rows, indent=1) + "\n")
     print(table(rows, title))
 
 
