@@ -18,7 +18,7 @@ from robusta_prob.inference.problem import Problem, precision
 from robusta_prob.inference.restart import restart
 from robusta_prob.inference.results import Fit
 from robusta_prob.inference.settle import settle
-from robusta_prob.inference.start import compete, warm
+from robusta_prob.inference.start import Begun, compete, warm
 from robusta_prob.inference.sweep import BLOCK
 from robusta_prob.models.noise import Noise
 from robusta_prob.models.priors import Prior
@@ -26,6 +26,7 @@ from robusta_prob.models.priors import Prior
 FAR = 10**9  # an epoch at which every schedule has ended
 SPARE_CELLS = 20  # cells beyond the number of parameters that a noise law can be learned from
 RESTARTS = 3  # rounds of them at most
+ISOLATIONS = 5  # rounds at most of leaving pixels out
 FIRST_PASSES = 3  # at the start's basis and noise law, before either is learned further
 
 
@@ -109,21 +110,13 @@ def fit(
     seed = _seed(key)
     isolated = isolate.out_of_proportion(data) & noise.is_robust
     with precision(data.dtype):
-        while True:
+        for round_ in range(ISOLATIONS + 1):
             problem = Problem.of(isolate.without(data, isolated), rank, noise, prior)
             blocks = tuple(em.blocks_of(problem.data, data.unit, batch_rows))
-            if init is None:
-                begun = compete(problem, STARTS[: starts or len(STARTS)], seed)
-            else:
-                begun = warm(problem, init, seed)
-            state = begun.state_for(blocks)
-            if len(begun.coefficients) == 1:
-                state, _ = settle(problem, state, blocks, anneal.FULL, FIRST_PASSES)
-            if init is not None:  # nothing shared moves before the coefficients fit what is known already
-                state, _ = settle(problem, state, blocks)
+            begun, state = _begin(problem, blocks, starts, init, seed)
             run, restarted = _run(problem, state, blocks, schedule, max_epochs, tol, callback)
             alone = isolate.alone(np.asarray(run.state.shared.basis)) & noise.is_robust & ~isolated
-            if not alone.any():
+            if round_ == ISOLATIONS or not alone.any():
                 break
             isolated = isolated | alone
         config = {
@@ -140,6 +133,26 @@ def fit(
             "tol": tol,
         }
         return finish(problem, run, blocks, data, begun, config)
+
+
+def _begin(
+    problem: Problem,
+    blocks: tuple[em.Block, ...],
+    starts: int | None,
+    init: Fit | Array | None,
+    seed: int,
+) -> tuple[Begun, em.State]:
+    """The best start, or the given one, with the coefficients of all objects near their places."""
+    if init is None:
+        begun = compete(problem, STARTS[: starts or len(STARTS)], seed)
+    else:
+        begun = warm(problem, init, seed)
+    state = begun.state_for(blocks)
+    if len(begun.coefficients) == 1:
+        state, _ = settle(problem, state, blocks, anneal.FULL, FIRST_PASSES)
+    if init is not None:  # nothing shared moves before the coefficients fit what is known already
+        state, _ = settle(problem, state, blocks)
+    return begun, state
 
 
 def _run(
