@@ -371,3 +371,15 @@ def test_values_beyond_the_range_of_squares_are_outliers_and_nothing_else(flux, 
     assert np.isfinite(others.coefficients).all() and np.isfinite(others.covariance).all()
     if where == np.s_[0, :]:
         assert scores.object.p_value[0] < 1e-100
+
+
+def test_a_threshold_that_lets_the_population_overrule_the_data_is_told():
+    faint = cases.survey(cases.CASES["S/N 1"], 0, smooth=True, size=(400, 120))
+    data, wide = rp.dataset(faint.flux, faint.ivar), rp.Noise(1.0, 5.0, 0.0)
+    assert "the population determines" in rp.fit(data, 5, noise=wide).status.message
+    assert (
+        "the population determines" not in rp.fit(data, 5, noise=wide, prior=rp.Prior.flat()).status.message
+    )
+    assert "the population determines" not in rp.fit(data, 5).status.message
+    bright = low_rank(400, 120, 3, seed=1).data
+    assert "the population determines" not in rp.fit(bright, 3, noise=wide).status.message

@@ -27,6 +27,8 @@ from robusta_prob.models.priors import Prior
 from robusta_prob.validate import frozen
 
 NOISE_CELLS = 2**19  # suffice for a noise law of five parameters: its scale is then known to 0.15 %
+WIDE = 2.0  # information from which on a loss counts as a threshold, not as a noise law
+OVERRULED = 0.3  # share of a coefficient's variance that such a loss may leave to the population in silence
 NO_NOISE = 2e-3  # a learned scale this small has met the bound of `noise_step.SCALE_RANGE`
 NOISE_PASSES = 60
 NOISE_REST = 1e-2  # `iterate` asks the noise law to move by less than a tenth of it
@@ -57,7 +59,6 @@ def finish(
     noise, noise_status = state.shared.loss, run.status
     if not _all_learned(problem):
         noise, noise_status = _learn_noise(problem, state, A, population, config["seed"])
-    isolated = config["isolated"]
     loss, noise = (on_host(law) for law in (state.shared.loss, noise))
 
     gram = unpack(np.asarray(last.statistics.gram, float) * information, rank)
@@ -75,6 +76,12 @@ def finish(
     if problem.prior.is_flat:  # without a prior, fewer cells than coefficients determine nothing
         spread[data.observed.sum(1) < rank] = np.nan
     objects = data.shape[0] - data.census.empty_objects
+    notes = [
+        *_isolation_notes(config["isolated"]),
+        *([f"{begun.doubt}: compare fits with other keys, or lower the rank"] if begun.doubt else []),
+        *_noise_notes(problem, run.status, noise_status, float(noise.scale)),
+        *_threshold_notes(problem, information, spread, population),
+    ]
     return Fit(
         basis=frozen(gauge.basis.astype(data.dtype)),
         coefficients=frozen((A @ T.T * unit).astype(output)),
@@ -95,7 +102,7 @@ def finish(
         flux_name=data.labels.flux_name,
         unit=unit,
         history=(*begun.history, *run.history),
-        status=_status(problem, run.status, noise_status, float(noise.scale), begun.doubt, isolated),
+        status=Status(run.status.code, "; ".join([run.status.message, *notes])),
         config=MappingProxyType(dict(config)),
     )
 
@@ -174,33 +181,49 @@ def _learn_noise(
     return run.state.shared.loss, run.status
 
 
-def _status(
-    problem: Problem,
-    status: Status,
-    noise_status: Status,
-    noise_scale: float,
-    doubt: str,
-    isolated: Sequence[int],
-) -> Status:
-    notes = [status.message]
-    if isolated:
-        some = ", ".join(map(str, isolated[:5])) + (", ..." if len(isolated) > 5 else "")
-        notes.append(
-            f"{len(isolated)} pixel{'s' * (len(isolated) > 1)} (number {some}, counted from 0) would have "
-            "taken components for themselves and were left out. Look at them; where they are right and are "
-            "to count, divide them and their errors by their size"
-        )
+def _isolation_notes(isolated: Sequence[int]) -> list[str]:
+    if not isolated:
+        return []
+    some = ", ".join(map(str, isolated[:5])) + (", ..." if len(isolated) > 5 else "")
+    return [
+        f"{len(isolated)} pixel{'s' * (len(isolated) > 1)} (number {some}, counted from 0) would have "
+        "taken components for themselves and were left out. Look at them; where they are right and are "
+        "to count, divide them and their errors by their size"
+    ]
+
+
+def _noise_notes(problem: Problem, status: Status, noise_status: Status, scale: float) -> list[str]:
+    notes = []
     if status.ok and not noise_status.ok:
         notes.append(f"Fit.noise is not at rest, the fit is: {noise_status.message}")
-    if doubt:
-        notes.append(f"{doubt}: compare fits with other keys, or lower the rank")
-    if noise_scale < NO_NOISE:
+    if scale < NO_NOISE:
         notes.append(
             "the residuals are about a thousand times smaller than the errors say: is there any noise?"
         )
     elif problem.given_floor is not None and problem.noise.floor in (None, "pixel"):
         notes.append("the errors vary too little to tell a floor from a scale: the floor stays 0")
-    return Status(status.code, "; ".join(notes))
+    return notes
+
+
+def _threshold_notes(
+    problem: Problem,
+    information: float,
+    spread: Float[np.ndarray, "objects rank rank"],
+    population: PopulationLaw,
+) -> list[str]:
+    """Under a wide threshold data of low S/N count for less than the population: weak components are lost."""
+    if problem.prior.is_flat or information < WIDE:
+        return []
+    root = np.linalg.cholesky(np.linalg.inv(population.covariance))
+    naive = information * np.median(spread, axis=0)  # what the loss takes the covariance for
+    share = float(np.linalg.eigvalsh(root.T @ naive @ root).max())
+    if share < OVERRULED:
+        return []
+    return [
+        "the loss is so much wider than the noise that in one direction the population determines "
+        f"{100 * min(share, 1.0):.0f} % of the typical coefficient: learn the noise, or give "
+        "prior=rp.Prior.flat()"
+    ]
 
 
 def _finite(state: em.State) -> bool:
