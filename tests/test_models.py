@@ -18,13 +18,13 @@ from robusta_prob.models.gauge import fix_gauge, near_equal
 from robusta_prob.models.noise import (
     Noise,
     NoiseLaw,
-    StudentT,
     law_at,
     log_kernel_slope,
     log_normaliser,
     robust_weight,
 )
 from robusta_prob.models.noise import log_density as cell_density
+from robusta_prob.models.student_t import StudentT
 
 NUS = [0.5, 1.0, 3.0, 8.0, 100.0, 1e3, 1e7, math.inf]
 PROGRAMS = [rp.models.rhmf, rp.models.hmf, rp.models.rhmf_mixture, rp.models.rhmf_scaled]

@@ -20,8 +20,9 @@ import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
-from robusta_prob.models.noise import Noise, NoiseLaw, StudentT
+from robusta_prob.models.noise import Noise, NoiseLaw
 from robusta_prob.models.priors import Prior, sample_basis, sample_coefficients, sample_noise
+from robusta_prob.models.student_t import StudentT
 
 Matrix = Float[Array, "objects pixels"]
 
