@@ -1,9 +1,11 @@
-"""Every example and the benchmark run, tiny."""
+"""Every example and every benchmark runs, tiny."""
 
 import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,22 +24,16 @@ def test_the_toy_example_runs(tmp_path):
     }
 
 
-def test_the_benchmark_runs_without_the_other_package():
-    command = [sys.executable, ROOT / "benchmarks" / "run.py", "--smoke", "--no-package"]
+@pytest.mark.parametrize(
+    ("script", "options", "word"),
+    [
+        ("run", ["--no-package"], "ours_published"),
+        ("contamination", ["--columns", "ours", "HMF"], "| clean | smooth |"),
+        ("noise_law", [], "| Gaussian, M = 50, K = 10 |"),
+    ],
+)
+def test_a_benchmark_runs_without_the_other_package(script, options, word):
+    command = [sys.executable, ROOT / "benchmarks" / f"{script}.py", "--smoke", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "ours_published" in done.stdout
-
-
-def test_the_contamination_suite_runs_without_the_other_package():
-    command = [
-        sys.executable,
-        ROOT / "benchmarks" / "contamination.py",
-        "--smoke",
-        "--columns",
-        "ours",
-        "HMF",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "| clean | smooth |" in done.stdout
+    assert word in done.stdout
