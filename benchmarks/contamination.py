@@ -65,6 +65,12 @@ def angle(fit: rp.Fit, data: Contaminated) -> float:
 
 
 Row = dict[str, float | str | int]
+Place = tuple[str, str, int]
+
+
+def place(row: Row) -> Place:
+    """Case, kind of basis and seed."""
+    return str(row["case"]), str(row["basis"]), int(row["seed"])
 
 
 def compare(
@@ -149,15 +155,14 @@ def main() -> None:
         "the worst in brackets.\nA method that does not end with a finite basis counts as a sine of 1."
     )
     markdown, record = (HERE / f"{name}.{kind}" for kind in ("md", "json"))
-    rows: list[Row] = []
-    if options.cases != list(CASES) and record.exists():  # cases that are run again replace theirs
-        rows = [row for row in json.loads(record.read_text()) if row["case"] not in options.cases]
+    old = json.loads(record.read_text()) if record.exists() and not options.smoke else []
+    rows: dict[Place, Row] = {place(row): row for row in old}
     for row in compare(names, seeds, options.rank, options.scale, size, options.columns):
-        rows.append(row)
+        rows[place(row)] = rows.get(place(row), {}) | row  # what is run again replaces what was there
         if not options.smoke:  # an hour's work is kept if the rest of it fails
-            markdown.write_text(table(rows, title))
-            record.write_text(json.dumps(rows, indent=1) + "\n")
-    print(table(rows, title))
+            markdown.write_text(table(list(rows.values()), title))
+            record.write_text(json.dumps(list(rows.values()), indent=1) + "\n")
+    print(table(list(rows.values()), title))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from robusta_prob import models, simulate
 from robusta_prob.data import Dataset, DataWarning, dataset, split
 from robusta_prob.inference import anneal
 from robusta_prob.inference.fitting import fit
+from robusta_prob.inference.guides import guide_for
 from robusta_prob.inference.iterate import Epoch, Status
 from robusta_prob.inference.progress import Progress
 from robusta_prob.inference.projection import project, reconstruct, residuals, robust_weights
@@ -42,6 +43,7 @@ __all__ = [
     "anneal",
     "dataset",
     "fit",
+    "guide_for",
     "load",
     "models",
     "project",

@@ -95,7 +95,9 @@ def test_a_warm_start_is_at_rest_at_once_and_a_basis_can_start_too(survey, fitte
 def test_running_out_of_steps_is_said_with_advice(survey):
     fit = rp.fit(survey.data, 5, max_epochs=2)
     assert fit.status.code == "out_of_steps"
-    assert "would still go" in fit.status.message and "Raise max_epochs" in fit.status.message
+    assert "The schedule has not ended: raise max_epochs" in fit.status.message
+    longer = rp.fit(survey.data, 5, max_epochs=9, tol=1e-6)
+    assert "would still go" in longer.status.message and "Raise max_epochs" in longer.status.message
     assert np.isfinite(fit.basis).all()
 
 
@@ -153,7 +155,7 @@ def test_one_gross_object_and_one_gross_pixel_change_nothing(survey, fitted):
         ({"rank": 151}, ValueError, "rank must be between 1 and 150"),
         ({"rank": 2.0}, TypeError, "rank must be an integer"),
         ({"noise": rp.Noise(scale=0.0)}, ValueError, "noise.scale must be a number with 0 < scale"),
-        ({"starts": 7}, ValueError, "starts must be between 1 and 3"),
+        ({"starts": 7}, ValueError, "starts must be between 1 and 4"),
         ({"tol": 0.0}, ValueError, "tol positive"),
         ({"schedule": lambda epoch: 1.0}, ValueError, "must map an epoch to rp.anneal.Robustness"),
         (

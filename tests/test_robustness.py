@@ -307,7 +307,7 @@ def test_a_restart_that_runs_off_does_not_lose_the_fit(monkeypatch):
     good = rp.fit(data, 2)
 
     def broken(problem, state, blocks):
-        return state._replace(shared=state.shared._replace(basis=math.nan * state.shared.basis)), 7
+        return em.State(state.shared._replace(basis=math.nan * state.shared.basis), state.local), 7
 
     monkeypatch.setattr("robusta_prob.inference.fitting.restart", broken)
     fit = rp.fit(data, 2)

@@ -21,10 +21,26 @@ class Robustness(NamedTuple):
 
 
 Schedule = Callable[[int], Robustness]
-"""Epoch (0, 1, ...) -> `Robustness`. Must end at a constant value, for which the fit may converge."""
+"""Epoch (0, 1, ...) -> `Robustness`. Must come to a constant value, for which the fit may converge."""
+
+FAR = 10**9  # an epoch at which every schedule has ended
+CLOSE = 1e-3  # to its last value: then a schedule has ended
 
 TARGET = Robustness()
 FULL = Robustness(1.0, 1.0)
+
+
+def has_ended(schedule: Schedule, epoch: int) -> bool:
+    """Whether the schedule is at its last value, for which a fit may converge."""
+    return all(abs(x - y) <= CLOSE for x, y in zip(schedule(epoch), schedule(FAR), strict=True))
+
+
+def values(schedule: Schedule, max_epochs: int) -> list[Robustness]:
+    """What the schedule gives, epoch by epoch, until it has ended; the last value stands for all the rest."""
+    found: list[Robustness] = []
+    while len(found) < max_epochs and not has_ended(schedule, len(found)):
+        found.append(schedule(len(found)))
+    return [*found, schedule(FAR)]
 
 
 def constant(robustness: Robustness = TARGET) -> Schedule:

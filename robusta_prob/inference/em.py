@@ -72,7 +72,7 @@ class Past(NamedTuple):
     memory: Memory  # of its update
     shared: Globals
     statistics: Statistics
-    bound: float
+    height: float  # F once the coefficients had followed, at least
 
 
 class State(NamedTuple):
@@ -94,7 +94,7 @@ class Moves(NamedTuple):
 class Info(NamedTuple):
     """What is looked at after a pass."""
 
-    bound: float  # F of the state before the pass, summed over objects [nats]
+    bound: float  # F once the coefficients have followed the basis of before the pass, at least [nats]
     moves: Moves
     statistics: Statistics
     objects: tuple[PerObject, ...]
@@ -166,15 +166,17 @@ def step(
     """One pass over the batch, then one update of everything shared; a jump that lowered F is taken back."""
     blocks, past = tuple(batch), state.past
     memory = _no_memory(state.shared) if past is None else past.memory
-    local, total, objects, bound = _pass(state, blocks, settings, marginal)
-    if past is not None and memory.leaps.seen > 1 and bound < past.bound - _slack(past, learn):
+    local, total, objects, height = _pass(state, blocks, settings, marginal)
+    # judged once the coefficients have followed: along slow directions F falls until they do
+    slack = _slack(blocks, learn)
+    if past is not None and memory.leaps.seen > 1 and not height >= past.height - slack:
         forgotten = _no_memory(state.shared)._replace(pace=memory.pace)
         shared, memory, _ = update(past.shared, past.statistics, forgotten, settings, learn)
         state = State(shared, state.local)
-        local, total, objects, bound = _pass(state, blocks, settings, marginal)
+        local, total, objects, height = _pass(state, blocks, settings, marginal)
     shared, memory, moves = update(state.shared, total, memory, settings, learn)
-    past = Past(memory, state.shared, total, bound)
-    return State(shared, local, past), Info(bound, jax.device_get(moves), total, objects)
+    past = Past(memory, state.shared, total, height)
+    return State(shared, local, past), Info(height, jax.device_get(moves), total, objects)
 
 
 def _no_memory(shared: Globals) -> Memory:
@@ -185,7 +187,7 @@ def _no_memory(shared: Globals) -> Memory:
 def _pass(
     state: State, blocks: tuple[Block, ...], settings: Settings, marginal: bool
 ) -> tuple[tuple[Local, ...], Statistics, tuple[PerObject, ...], float]:
-    """The sweep over all blocks, its sums added up."""
+    """The sweep over all blocks, its sums added up; F at the new coefficients, at least."""
     total: Statistics | None = None
     local, objects = [], []
     for block, old in zip(blocks, state.local, strict=True):
@@ -196,17 +198,18 @@ def _pass(
         local.append(new)
         objects.append(seen)
     assert total is not None
-    bound = sum(
-        float(np.asarray(seen.bound, np.float64)[: block.rows].sum())
+    height = sum(
+        float((np.asarray(seen.bound, float) + np.asarray(seen.gain, float))[: block.rows].sum())
         for seen, block in zip(objects, blocks, strict=True)
     )
-    return tuple(local), total, tuple(objects), bound
+    return tuple(local), total, tuple(objects), height
 
 
-def _slack(past: Past, learn: Learn) -> float:
+def _slack(blocks: tuple[Block, ...], learn: Learn) -> float:
     """How far F may fall and count as rising: by rounding, or more where its noise law moves on its own."""
-    rounding = 10.0 * float(jnp.finfo(past.shared.basis.dtype).eps)
-    return max(rounding, 1e-6 if learn.any_noise or learn.population else 0.0) * abs(past.bound)
+    cells, dtype = sum(block.rows * block.flux.shape[1] for block in blocks), blocks[0].flux.dtype
+    rounding = 10.0 * float(jnp.finfo(dtype).eps)
+    return max(rounding, 1e-6 if learn.any_noise or learn.population else 0.0) * cells
 
 
 _add = jax.jit(partial(jax.tree.map, jnp.add))
@@ -222,13 +225,14 @@ def update(
     drag = (unpack(statistics.gram_cov, rank) * G[None]).sum(1)  # Cov(a) pulls on the basis as well
     gram = unpack(statistics.gram + statistics.gram_cov, rank)
     dG, _, _ = solve(gram, statistics.rhs - drag)
-    # I + T is a change of gauge, not of the model: population and coefficients follow it
+    # what moves along the rows of G is taken as it is (T), what moves across them is accelerated
     T = jnp.eye(rank, dtype=G.dtype) + jnp.linalg.solve(G @ G.T, G @ dG.T).T
     move = jnp.linalg.inv(T) @ (G + dG) - G
     # while the passes themselves change, moves have nothing in common
-    settled = (settings.object_scale <= 0) & (settings.tail <= 0)
-    jump, leaps = jax.lax.cond(settled & (learn.basis > 0), leap, no_leap, memory.leaps, move, gram)
-    G_new = jnp.where(learn.basis > 0, T @ (G + jump.step), G)
+    steady = settings.steady > 0
+    jump, leaps = jax.lax.cond(steady & (learn.basis > 0), leap, no_leap, memory.leaps, move, gram)
+    across = jump.step - jump.step @ G.T @ jnp.linalg.solve(G @ G.T, G)
+    G_new = jnp.where(learn.basis > 0, T @ (G + across), G)
     free = jnp.stack([learn.scale, learn.nu, learn.width, learn.contamination]) > 0
     new_law, noise_move, pace = noise_step(
         law, statistics.noise, free, jnp.asarray(learn.floor) > 0, memory.pace
@@ -236,7 +240,7 @@ def update(
     new_population = _population_step(population, statistics, learn)
     new = Globals(G_new, new_law, new_population, jnp.eye(rank, dtype=G.dtype))
     new = jax.lax.cond(learn.basis > 0, _in_gauge, lambda x, _: x, new, covariance_of(statistics))
-    pace = jax.tree.map(partial(jnp.where, settled), pace, first_pace(G.dtype))
+    pace = jax.tree.map(partial(jnp.where, steady), pace, first_pace(G.dtype))
     memory = Memory(carried(leaps, jnp.linalg.inv(new.turn).T @ T), pace)
 
     # changes of the size of one rounding of G never die out where spectra are very precise

@@ -29,6 +29,8 @@ from robusta_prob.validate import frozen
 NOISE_CELLS = 2**19  # suffice for a noise law of five parameters: its scale is then known to 0.15 %
 WIDE = 2.0  # information from which on a loss counts as a threshold, not as a noise law
 OVERRULED = 0.3  # share of a coefficient's variance that such a loss may leave to the population in silence
+SPARSE = 4.0  # observed cells per parameter below which a learned noise law is not to be trusted
+WIDEST_TAIL = 1.99  # 1/nu near the bound of `noise_step`
 NO_NOISE = 2e-3  # a learned scale this small has met the bound of `noise_step.SCALE_RANGE`
 NOISE_PASSES = 60
 NOISE_REST = 1e-2  # `iterate` asks the noise law to move by less than a tenth of it
@@ -41,10 +43,16 @@ def finish(
     whole: Dataset,
     begun: Begun,
     config: Mapping[str, Any],
+    notes: Sequence[str],
+    column_covariance: Float[np.ndarray, "pixels rank rank"] | None = None,
+    *,
+    has_law: bool = True,
 ) -> Fit:
     """Settle the coefficients, learn the noise law, and put all into the gauge and the user's units.
 
-    `whole` is the data set with the pixels that were kept from the fit.
+    `whole` is the data set with the pixels that were kept from the fit, `notes` go into the status, and
+    `column_covariance` is an engine's own posterior of the basis. `has_law` is false where the fitted program
+    had another noise law than ours.
     """
     if run.info is None:
         raise FloatingPointError(run.status.message)
@@ -57,12 +65,13 @@ def finish(
     information = _information(problem, state, blocks)
     packed, last = covariances(problem, state, blocks, information)
     noise, noise_status = state.shared.loss, run.status
-    if not _all_learned(problem):
+    if not (has_law and _all_learned(problem)):
         noise, noise_status = _learn_noise(problem, state, A, population, config["seed"])
     loss, noise = (on_host(law) for law in (state.shared.loss, noise))
 
     gram = unpack(np.asarray(last.statistics.gram, float) * information, rank)
-    column_covariance = np.moveaxis(invert_host(gram), -1, 0)
+    if column_covariance is None:
+        column_covariance = np.moveaxis(invert_host(gram), -1, 0)
     trained = np.asarray(last.statistics.gram[0]) > 0
     column_covariance[~trained] = 0.0
 
@@ -76,10 +85,10 @@ def finish(
     if problem.prior.is_flat:  # without a prior, fewer cells than coefficients determine nothing
         spread[data.observed.sum(1) < rank] = np.nan
     objects = data.shape[0] - data.census.empty_objects
-    notes = [
-        *_isolation_notes(config["isolated"]),
+    all_notes = [
+        *notes,
         *([f"{begun.doubt}: compare fits with other keys, or lower the rank"] if begun.doubt else []),
-        *_noise_notes(problem, run.status, noise_status, float(noise.scale)),
+        *_noise_notes(problem, run.status, noise_status, float(noise.scale), float(noise.inverse_df)),
         *_threshold_notes(problem, information, spread, population),
     ]
     return Fit(
@@ -102,7 +111,7 @@ def finish(
         flux_name=data.labels.flux_name,
         unit=unit,
         history=(*begun.history, *run.history),
-        status=Status(run.status.code, "; ".join([run.status.message, *notes])),
+        status=Status(run.status.code, "; ".join([run.status.message, *all_notes])),
         config=MappingProxyType(dict(config)),
     )
 
@@ -181,21 +190,21 @@ def _learn_noise(
     return run.state.shared.loss, run.status
 
 
-def _isolation_notes(isolated: Sequence[int]) -> list[str]:
-    if not isolated:
-        return []
-    some = ", ".join(map(str, isolated[:5])) + (", ..." if len(isolated) > 5 else "")
-    return [
-        f"{len(isolated)} pixel{'s' * (len(isolated) > 1)} (number {some}, counted from 0) would have "
-        "taken components for themselves and were left out. Look at them; where they are right and are "
-        "to count, divide them and their errors by their size"
-    ]
-
-
-def _noise_notes(problem: Problem, status: Status, noise_status: Status, scale: float) -> list[str]:
+def _noise_notes(
+    problem: Problem, status: Status, noise_status: Status, scale: float, tail: float
+) -> list[str]:
     notes = []
     if status.ok and not noise_status.ok:
         notes.append(f"Fit.noise is not at rest, the fit is: {noise_status.message}")
+    census, (n, m) = problem.data.census, problem.data.shape
+    parameters = problem.rank * (n - census.empty_objects + m - census.empty_pixels - problem.rank)
+    if problem.learn.any_noise and census.observed < SPARSE * parameters:
+        notes.append(
+            f"{census.observed} observed cells for {parameters} coefficients and basis entries are too few "
+            "to trust the learned noise: give it, noise=rp.Noise(scale=1.0, floor=0.0), or lower the rank"
+        )
+    if tail >= WIDEST_TAIL:
+        notes.append("nu has met its lower limit of 0.5: these residuals follow no law of this kind")
     if scale < NO_NOISE:
         notes.append(
             "the residuals are about a thousand times smaller than the errors say: is there any noise?"

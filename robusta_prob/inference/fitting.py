@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from robusta_prob.data import Dataset
-from robusta_prob.inference import anneal, em, isolate
+from robusta_prob.inference import anneal, checks, em, isolate, variational
 from robusta_prob.inference.finish import finish
+from robusta_prob.inference.guides import Program
 from robusta_prob.inference.initialise import STARTS
 from robusta_prob.inference.iterate import NON_FINITE, Callback, Epoch, Run, Status, iterate
 from robusta_prob.inference.problem import Problem, precision
+from robusta_prob.inference.request import Plan, Request
 from robusta_prob.inference.restart import restart
 from robusta_prob.inference.results import Fit
-from robusta_prob.inference.settle import settle
+from robusta_prob.inference.settle import gather, settle
 from robusta_prob.inference.start import Begun, compete, warm
-from robusta_prob.inference.sweep import BLOCK
+from robusta_prob.models import rhmf
 from robusta_prob.models.noise import Noise
 from robusta_prob.models.priors import Prior
 
-FAR = 10**9  # an epoch at which every schedule has ended
-SPARE_CELLS = 20  # cells beyond the number of parameters that a noise law can be learned from
+MOST_STARTS = len(STARTS) + 1  # the last is the generous one
 RESTARTS = 3  # rounds of them at most
 ISOLATIONS = 5  # rounds at most of leaving pixels out
+HALF = 0.45  # share of bad cells at which a noise law is lost
 FIRST_PASSES = 3  # at the start's basis and noise law, before either is learned further
+
+
+class Solved(NamedTuple):
+    """One round of a fit: what it came to, and what is to be told of it."""
+
+    begun: Begun
+    run: Run
+    notes: list[str]
+    restarted: int = 0
+    column_covariance: Float[np.ndarray, "pixels rank rank"] | None = None
+    has_law: bool = True
 
 
 def fit(
@@ -35,7 +48,11 @@ def fit(
     rank: int,
     *,
     noise: Noise | None = None,
+    model: Program | None = None,
     prior: Prior | None = None,
+    engine: str = "em",
+    guide: Program | str | None = None,
+    optimizer: Any = None,
     schedule: anneal.Schedule | None = None,
     starts: int | None = None,
     init: Fit | Float[Array, "rank pixels"] | None = None,
@@ -47,8 +64,9 @@ def fit(
 ) -> Fit:
     """Learn a robust low-rank basis from flux with errors, holes and outliers.
 
-    Expectation-maximisation in closed form of the model in `robusta_prob.models.rhmf`, with the
-    coefficients marginalised under their population (flat prior: maximum likelihood).
+    By default expectation-maximisation in closed form of the model in `robusta_prob.models.rhmf`, with the
+    coefficients marginalised under their population (flat prior: maximum likelihood). With `engine="svi"`
+    stochastic variational inference of that program, or of one of your own.
 
     Parameters
     ----------
@@ -58,22 +76,37 @@ def fit(
         Number of basis vectors K, 1 <= K < number of objects with data, K <= number of pixels with data.
     noise : Noise, optional
         Which parts of the loss are given; default: all learned. `Noise(1.0, Q, 0.0)` is the published loss.
+    model : callable, optional
+        For `engine="svi"`: a NumPyro program `model(flux, ivar, *, rank, ...)` with the sites "basis" (K, M),
+        "coefficients" (N, K) and "flux"; of `noise`, `prior` and `size` it is given those that it takes, in
+        units of `data.unit`. Default `rp.models.rhmf`. The result comes in the common gauge: programs whose
+        basis has a meaning of its own (non-negative, say) are better fitted in a script, see
+        `rp.guide_for`.
     prior : Prior, optional
         Population of the coefficients: learned by default, `Prior.flat()` for none.
+    engine : {"em", "svi"}
+        Closed form, or NumPyro's SVI with minibatches.
+    guide : {"map", "normal", "low_rank"} or callable, optional
+        For `engine="svi"`: point estimate (the default) or Gaussian posterior of all that is shared, with the
+        coefficients solved for, see `rp.guide_for`; or a NumPyro guide of your own, for all sites.
+    optimizer : optax.GradientTransformation or NumPyro optimiser, optional
+        For `engine="svi"`; default `inference.svi.adam`.
     schedule : callable, optional
-        Epoch -> `anneal.Robustness`; default `anneal.tightening()`, with `init` `anneal.constant()`.
+        Epoch -> `anneal.Robustness`; default `anneal.tightening()`, but `anneal.constant()` with `init` or
+        after the warm-up of `engine="svi"`.
     starts : int, optional
-        How many cheap starts compete on a subsample, 1 to 3 (the default); ignored with `init`.
+        How many cheap starts compete on a subsample, 1 to 4 (the default); ignored with `init`.
     init : Fit or (K, M) array, optional
         Warm start: a fit, or a basis.
     key : JAX key or int
         Of the subsample and its held-out cells. The same key gives the same fit.
     max_epochs : int
-        Passes over the data at most.
+        Passes over the data at most, over all rounds of a fit.
     tol : float
-        The fit ends when the basis is within `tol` of its posterior standard deviations (rms) of rest.
+        The fit ends when the basis is within `tol` of its posterior standard deviations (rms) of rest;
+        with `engine="svi"` when the bound has not become better for 8 epochs.
     batch_rows : int, optional
-        Objects per compiled call, a multiple of 128; default 1024.
+        Objects per compiled call, a multiple of 128; default 1024, or minibatches of 256 for "svi".
     callback : callable, optional
         Called with an `Epoch` after every pass; `robusta_prob.Progress()` is a progress bar.
 
@@ -102,96 +135,165 @@ def fit(
     >>> rp.fit(survey.data, rank=5).basis.shape
     (5, 150)
     """
+    checks.check_data(data)
+    checks.check_types(
+        noise, prior, schedule, key, starts=starts, max_epochs=max_epochs, batch_rows=batch_rows
+    )
     noise, prior = (noise or Noise()).validated(), prior or Prior()
-    _check(data, rank, prior, starts, max_epochs, tol, batch_rows)
-    _check_learnable(data, rank, noise)
-    schedule = schedule or (anneal.tightening() if init is None else anneal.constant())
-    _check_schedule(schedule, max_epochs)
-    seed = _seed(key)
+    checks.check_settings(prior, starts, MOST_STARTS, max_epochs, tol, batch_rows)
+    checks.check_engine(engine, model, guide, optimizer)
+    checks.check_learnable(data, rank, noise)
+    gentle = init is None and engine == "em"  # the variational engine is warmed up in closed form
+    schedule = checks.checked(schedule or (anneal.tightening() if gentle else anneal.constant()))
+    plan = Plan(model or rhmf, guide or "map", optimizer) if engine == "svi" else None
+    request = Request(
+        schedule, starts or MOST_STARTS, init, _seed(key), max_epochs, tol, batch_rows, callback, plan
+    )
     isolated = isolate.out_of_proportion(data) & noise.is_robust
+    honest = np.zeros_like(isolated)
+    history: list[Epoch] = []
+
+    def alone_in(state: em.State) -> Bool[np.ndarray, " pixels"]:
+        return isolate.alone(np.asarray(state.shared.basis)) & noise.is_robust & ~isolated & ~honest
+
     with precision(data.dtype):
         for round_ in range(ISOLATIONS + 1):
             problem = Problem.of(isolate.without(data, isolated), rank, noise, prior)
-            blocks = tuple(em.blocks_of(problem.data, data.unit, batch_rows))
-            begun, state = _begin(problem, blocks, starts, init, seed)
-            run, restarted = _run(problem, state, blocks, schedule, max_epochs, tol, callback)
-            alone = isolate.alone(np.asarray(run.state.shared.basis)) & noise.is_robust & ~isolated
-            if round_ == ISOLATIONS or not alone.any():
+            blocks = tuple(em.blocks_of(problem.data, data.unit, None if plan else batch_rows))
+            solved = _solve(problem, blocks, request, len(history), lambda state: bool(alone_in(state).any()))
+            history += solved.run.history
+            state, alone = solved.run.state, alone_in(solved.run.state)
+            coefficients = gather([local.coefficients for local in state.local], blocks)
+            back = isolate.predicted(data, coefficients, isolated)
+            if not (alone | back).any() or round_ == ISOLATIONS or len(history) >= max_epochs:
                 break
-            isolated = isolated | alone
+            honest = honest | back
+            isolated = (isolated | alone) & ~honest
+        begun, run = solved.begun, solved.run._replace(history=history)
         config = {
             "rank": rank,
             "noise": noise,
             "prior": "flat" if prior.is_flat else "population",
-            "engine": "em",
+            "engine": engine,
             "start": begun.name,
             "start_scores": dict(begun.scores),
-            "restarted": restarted,
+            "restarted": solved.restarted,
             "isolated": tuple(map(int, np.flatnonzero(isolated))),
-            "seed": seed,
+            "seed": request.seed,
             "max_epochs": max_epochs,
             "tol": tol,
+            "starts": request.starts,
+            "batch_rows": batch_rows,
+            "schedule": [list(value) for value in anneal.values(schedule, max_epochs)],
         }
-        return finish(problem, run, blocks, data, begun, config)
+        notes = [*isolate.note(isolated, alone), *solved.notes]
+        return finish(
+            problem,
+            run,
+            blocks,
+            data,
+            begun,
+            config,
+            notes,
+            solved.column_covariance,
+            has_law=solved.has_law,
+        )
 
 
-def _begin(
+def _solve(
     problem: Problem,
     blocks: tuple[em.Block, ...],
-    starts: int | None,
-    init: Fit | Array | None,
-    seed: int,
-) -> tuple[Begun, em.State]:
-    """The best start, or the given one, with the coefficients of all objects near their places."""
-    if init is None:
-        begun = compete(problem, STARTS[: starts or len(STARTS)], seed)
+    request: Request,
+    spent: int,
+    interrupt: Callable[[em.State], bool],
+) -> Solved:
+    """The best start, or the given one, and the engine from there."""
+    if request.init is None:
+        generous = request.starts > len(STARTS)
+        begun = compete(problem, STARTS[: request.starts], request.seed, generous=generous)
     else:
-        begun = warm(problem, init, seed)
+        begun = warm(problem, request.init, request.seed)
+    if request.plan is not None:
+        found = variational.run(problem, begun, blocks, request.plan, request, spent)
+        return Solved(begun, found.run, [], 0, found.column_covariance, found.has_law)
+
+    def lost(state: em.State) -> bool:
+        """Half of the cells count as bad: rather, the basis was not there yet when the law was learned."""
+        return problem.learn.contamination > 0 and float(state.shared.loss.contamination) > HALF
+
+    state = _state_of(problem, begun, blocks, exact=request.init is not None)
+    solved = _iterate(problem, begun, state, blocks, request, spent, lambda x: interrupt(x) or lost(x))
+    state, spent = solved.run.state, spent + len(solved.run.history)
+    if not lost(state) or spent >= request.max_epochs:
+        return solved
+    anew = warm(problem, state.shared.basis, request.seed)
+    state = _state_of(problem, anew, blocks, exact=True)
+    unannealed = request._replace(schedule=anneal.constant())  # the basis is near, and annealing lost the law
+    again = _iterate(problem, begun, state, blocks, unannealed, spent, interrupt)
+    return again._replace(run=again.run._replace(history=[*solved.run.history, *again.run.history]))
+
+
+def _state_of(problem: Problem, begun: Begun, blocks: tuple[em.Block, ...], *, exact: bool) -> em.State:
+    """All objects' coefficients at the shared values; `exact`: nothing shared moves before they fit those."""
     state = begun.state_for(blocks)
     if len(begun.coefficients) == 1:
         state, _ = settle(problem, state, blocks, anneal.FULL, FIRST_PASSES)
-    if init is not None:  # nothing shared moves before the coefficients fit what is known already
-        state, _ = settle(problem, state, blocks)
-    return begun, state
+    return settle(problem, state, blocks)[0] if exact else state
 
 
-def _run(
+def _iterate(
     problem: Problem,
+    begun: Begun,
     state: em.State,
     blocks: tuple[em.Block, ...],
-    schedule: anneal.Schedule,
-    max_epochs: int,
-    tol: float,
-    callback: Callback | None,
-) -> tuple[Run, int]:
+    request: Request,
+    spent: int,
+    interrupt: Callable[[em.State], bool],
+) -> Solved:
     """Iterate to rest, begin objects again that sit in a wrong solution, and go on while that helps."""
-    final, restarted = schedule(FAR), 0
+    restarted, moved = 0, 0
     history: list[Epoch] = []
-    before, moved = None, 0
-    for turn, stage in enumerate(("fit", *["restarted"] * RESTARTS)):
+    notes: list[str] = []
+    before: Run | None = None
+
+    def ended(epoch: int) -> bool:
+        return anneal.has_ended(request.schedule, epoch - spent)
+
+    def step(state: em.State, epoch: int) -> tuple[em.State, em.Info, Epoch]:
+        robustness, stage = request.schedule(epoch - spent), "restarted" if moved else "fit"
+        return problem.step(state, blocks, robustness, epoch, stage, steady=ended(epoch))
+
+    for turn in range(RESTARTS + 1):
         run = iterate(
-            lambda state, epoch: problem.step(state, blocks, schedule(epoch), epoch, stage),  # noqa: B023
+            step,
             state,
-            first=len(history),
-            max_epochs=max_epochs,
-            tol=tol,
-            settled=lambda epoch: schedule(epoch) == final,
-            callback=callback,
+            first=spent + len(history),
+            max_epochs=request.max_epochs,
+            tol=request.tol,
+            settled=ended,
+            callback=request.callback,
+            interrupt=interrupt,
         )
         history += run.history
         run = run._replace(history=history)
         if run.status.code == NON_FINITE and before is not None:
             failure = f"after {moved} objects were begun again {run.status.message}. This is the fit before"
             status = Status(before.status.code, f"{before.status.message}; {failure}")
-            return before._replace(history=history, status=status), restarted - moved
-        if not run.status.ok or len(history) >= max_epochs or turn == RESTARTS:
+            return Solved(begun, before._replace(history=history, status=status), [], restarted - moved)
+        if not run.status.ok:
+            notes.append("objects in a wrong solution of their own were not looked for")
+            break
+        if turn == RESTARTS:
+            notes.append(f"the last of {RESTARTS} rounds began {moved} objects again: there may be more")
             break
         before = run
         state, moved = restart(problem, run.state, blocks)
-        if not moved:
+        if not moved or spent + len(history) >= request.max_epochs:
             break
         restarted += moved
-    return run, restarted
+    if restarted:
+        notes.append(f"{restarted} objects had settled in a wrong solution of their own and were begun again")
+    return Solved(begun, run, notes, restarted)
 
 
 def _seed(key: Array | int) -> int:
@@ -199,77 +301,3 @@ def _seed(key: Array | int) -> int:
     if isinstance(key, int | np.integer):
         return int(key)
     return int(np.asarray(jax.random.bits(key, dtype="uint32")))
-
-
-def _check(
-    data: Dataset,
-    rank: Any,
-    prior: Prior,
-    starts: int | None,
-    max_epochs: int,
-    tol: float,
-    batch_rows: int | None,
-) -> None:
-    if not isinstance(data, Dataset):
-        raise TypeError(
-            f"data must be a Dataset, got {type(data).__name__}; make one with rp.dataset(flux, ivar)"
-        )
-    if isinstance(rank, bool) or not isinstance(rank, int | np.integer):
-        raise TypeError(f"rank must be an integer, got {rank!r}")
-    (n, m), census = data.shape, data.census
-    objects, pixels = n - census.empty_objects, m - census.empty_pixels
-    if census.observed == 0:
-        raise ValueError("no cell of the data is observed: every ivar is 0, or every flux is NaN")
-    if objects < 2:
-        raise ValueError(
-            f"a basis cannot be learned from {objects} object with data; fit several objects, "
-            "or rp.project one object on an existing fit"
-        )
-    if not 1 <= rank <= min(objects - 1, pixels):
-        raise ValueError(
-            f"rank must be between 1 and {min(objects - 1, pixels)} for {objects} objects "
-            f"and {pixels} pixels with data, got {rank}"
-        )
-    if (
-        prior.mean is not None
-        or prior.basis_scale not in (None, math.inf)
-        or not (prior.is_flat or prior.covariance is None)
-    ):
-        raise ValueError(
-            "fit learns the population of the coefficients: prior must be Prior() (learned) "
-            "or Prior.flat() (none). A given population is for the NumPyro programs in robusta_prob.models"
-        )
-    if starts is not None and not 1 <= starts <= len(STARTS):
-        raise ValueError(f"starts must be between 1 and {len(STARTS)}, got {starts}")
-    if max_epochs < 1 or not 0 < tol < math.inf:
-        raise ValueError(f"max_epochs must be at least 1 and tol positive, got {max_epochs} and {tol}")
-    if batch_rows is not None and (batch_rows < BLOCK or batch_rows % BLOCK):
-        raise ValueError(f"batch_rows must be a positive multiple of {BLOCK}, got {batch_rows}")
-
-
-def _check_schedule(schedule: anneal.Schedule, max_epochs: int) -> None:
-    """Refuse a schedule that gives anything but settings within their limits."""
-    for epoch in (*range(max_epochs), FAR):
-        value = schedule(epoch)
-        if not isinstance(value, anneal.Robustness) or not (
-            0.0 <= value.object_scale <= 1.0 and 0.0 <= value.tail <= 2.0
-        ):
-            raise ValueError(
-                "a schedule must map an epoch to rp.anneal.Robustness(object_scale, tail) with object_scale "
-                f"in [0, 1] and tail in [0, 2]; at epoch {epoch} it gives {value!r}"
-            )
-
-
-def _check_learnable(data: Dataset, rank: int, noise: Noise) -> None:
-    """Refuse data whose residuals cannot tell how large the noise is."""
-    if not np.any(data.flux):
-        raise ValueError("every observed flux is zero: there is nothing to learn")
-    (n, m), census = data.shape, data.census
-    objects, pixels = n - census.empty_objects, m - census.empty_pixels
-    spare = census.observed - rank * (objects + pixels - rank) - (pixels if noise.floor == "pixel" else 0)
-    if (noise.scale is None or noise.floor == "pixel") and spare < SPARE_CELLS:
-        raise ValueError(
-            f"rank {rank} leaves {max(spare, 0)} degrees of freedom in {census.observed} observed cells, "
-            "too few to learn the noise: lower the rank, or trust the errors with "
-            "noise=rp.Noise(scale=1.0, floor=0.0)"
-        )

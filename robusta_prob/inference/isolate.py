@@ -17,6 +17,7 @@ from robusta_prob.validate import count, frozen
 
 ALONE = 0.8  # leverage: a line sampled at Nyquist's rate leaves a third of its component to other pixels
 PIXELS_PER_RANK = 5  # with fewer, even honest pixels come near a leverage of 1
+FOLLOWS = 5.0  # errors
 SAMPLE = 512  # objects that tell the size of a pixel
 FURTHEST = 10.0  # in units of 1/sqrt(rounding): sizes of pixels beyond this ratio do not fit into one Gram
 
@@ -74,3 +75,48 @@ def alone(basis: Float[np.ndarray, "rank pixels"]) -> Bool[np.ndarray, " pixels"
         return np.zeros_like(used)
     Q, _ = np.linalg.qr(np.asarray(basis, float).T)
     return (Q**2).sum(1) > ALONE
+
+
+def predicted(
+    data: Dataset, coefficients: Float[np.ndarray, "objects rank"], pixels: Bool[np.ndarray, " pixels"]
+) -> Bool[np.ndarray, " pixels"]:
+    """Which of these pixels follow from the others after all: bright ones, not dead ones.
+
+    `coefficients` are of a fit without them. Each pixel is regressed on them, three times with Cauchy
+    weights; it follows if the typical residual is within `FOLLOWS` errors.
+    """
+    A, honest = np.asarray(coefficients, float), np.zeros_like(pixels)
+    for j in np.flatnonzero(pixels):
+        y, ivar = np.asarray(data.flux[:, j], float), np.asarray(data.ivar[:, j], float)
+        seen, weight = ivar > 0, ivar
+        if seen.sum() <= 2 * A.shape[1]:
+            continue
+        for _ in range(3):
+            root = np.sqrt(weight[seen])
+            g, *_ = np.linalg.lstsq(A[seen] * root[:, None], y[seen] * root, rcond=None)
+            z2 = ivar * (y - A @ g) ** 2
+            weight = ivar / (1.0 + z2 / max(float(np.median(z2[seen])), 1e-30))
+        honest[j] = np.median(z2[seen]) < FOLLOWS**2
+    return honest
+
+
+def note(isolated: Bool[np.ndarray, " pixels"], left: Bool[np.ndarray, " pixels"]) -> list[str]:
+    """What to tell of pixels that were left out, and of those that should have been."""
+    notes = []
+    if isolated.any():
+        notes.append(
+            f"{_named(isolated)} would have taken components for themselves and were left out. Look at "
+            "them; where they are right and are to count, divide them and their errors by their size"
+        )
+    if left.any():
+        notes.append(
+            f"{_named(left)} still seem to take components for themselves: mask them, raise max_epochs, "
+            "or lower the rank"
+        )
+    return notes
+
+
+def _named(pixels: Bool[np.ndarray, " pixels"]) -> str:
+    numbers = np.flatnonzero(pixels)
+    some = ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")
+    return f"{len(numbers)} pixel{'s' * (len(numbers) > 1)} (number {some}, counted from 0)"

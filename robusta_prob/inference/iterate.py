@@ -13,6 +13,7 @@ ADVICE = (
     "look at the input's extreme values, fit with dtype='float64', lower the rank, or give the noise: "
     "noise=rp.Noise(scale=1.0)"
 )
+LOOK = 25
 CONVERGED, OUT_OF_STEPS, NON_FINITE = "converged", "out_of_steps", "non_finite"
 
 
@@ -33,7 +34,7 @@ class Epoch(NamedTuple):
 
     epoch: int
     stage: str
-    bound: float  # F before the pass [nats], see `inference.sweep`
+    bound: float  # F once the coefficients have followed [nats], see `inference.em` and `inference.sweep`
     move: float  # rms change of the basis in units of its posterior standard deviation
     noise_move: float
     object_scale: float  # the schedule's values, see `anneal.Robustness`
@@ -65,12 +66,13 @@ def iterate(
     tol: float,
     settled: Callable[[int], bool] = lambda epoch: True,
     callback: Callback | None = None,
+    interrupt: Callable[[Any], bool] = lambda state: False,
 ) -> Run:
     """Call `step(state, epoch) -> (state, info, Epoch)` until the basis rests.
 
     The loop ends where the distance that the engine thinks is still to go falls below `tol` (in posterior
     standard deviations) in an epoch for which `settled` says that the schedule has ended. Epochs count
-    from `first`.
+    from `first`. Every `LOOK` epochs `interrupt` may say that it is no use to go on.
     """
     history: list[Epoch] = []
     info = None
@@ -87,10 +89,13 @@ def iterate(
         moves = info.moves
         if settled(epoch) and epoch > first and moves.to_go < tol and moves.noise < 0.1 * tol:
             return Run(state, info, history, Status(CONVERGED, f"converged in {epoch + 1} epochs"))
+        if (epoch + 1 - first) % LOOK == 0 and interrupt(state):
+            break
+    to_go = f", and would still go {moves.to_go:.2g}" if math.isfinite(moves.to_go) else ""
+    advice = "Raise max_epochs or tol" if settled(epoch) else "The schedule has not ended: raise max_epochs"
     restless = f"; the noise law moves by {moves.noise:.2g}" if moves.noise >= 0.1 * tol else ""
     message = (
-        f"not converged after {max_epochs} epochs: the basis moves by {moves.basis:.2g} of its posterior "
-        f"standard deviation per epoch, and would still go {moves.to_go:.2g} (tol {tol:g}){restless}. "
-        "Raise max_epochs or tol"
+        f"not converged after {epoch + 1} epochs: the basis moves by {moves.basis:.2g} of its posterior "
+        f"standard deviation per epoch{to_go} (tol {tol:g}){restless}. {advice}"
     )
     return Run(state, info, history, Status(OUT_OF_STEPS, message))

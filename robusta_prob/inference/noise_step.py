@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from robusta_prob.models.noise import NoiseLaw, law_at, log_kernel_slope, log_normaliser, quadrature
+from robusta_prob.models.noise import NO_SHARE, NoiseLaw, law_at, log_kernel_slope, log_normaliser, quadrature
 from robusta_prob.models.priors import (
     CONTAMINATION_MEAN,
     FLOOR_WIDTH,
@@ -39,6 +39,7 @@ LEAST_SHARE = 0.05
 SLOWER, FASTER = 0.5, 1.1  # factors on the pace after a step that turned back, and after one that went on
 SCALE_RANGE = 14.0  # |log s^2| at most: noise a thousand times off its errors is no noise
 NO_FLOOR = 1e-8  # f^2 below this share of the typical variance is no floor
+SHARE_REST = 0.1  # relative move of eps that counts like a move of 1 of the others
 NO_TAIL = 1e-6  # 1/nu below this is the Gaussian limit
 LEAST, MOST = 1e-6, 0.5  # of a learned contamination: from none, to where good and bad would change places
 # of log(width / typical error): nearer, bad cells would be a tail
@@ -108,7 +109,7 @@ def noise_step(
                 jnp.maximum(-1.0, -SCALE_RANGE - log_scale2),
                 -0.5 * eta,
                 jnp.maximum(-1.0, NARROWEST - log_width),
-                0.5 * (LEAST - eps),
+                0.9 * (LEAST - eps),
             ]
         ),
         jnp.stack(
@@ -125,7 +126,8 @@ def noise_step(
     floor_bounds = Bounds(*(jnp.where(free_floor & (groups[0] > 0), x, 0.0) for x in floor_bounds))
     arrow = _arrow(inner, sums, groups, typical)
     delta, floor_delta = _bounded(arrow, bounds, floor_bounds)
-    moved = jnp.abs(delta * jnp.stack([1.0 + zero, 1.0 + zero, eps, 1.0 + zero])).max()
+    of_share = SHARE_REST / (eps + NO_SHARE)  # a share on its way to nothing is not at rest at 0.001
+    moved = jnp.abs(delta * jnp.stack([1.0 + zero, 1.0 + zero, eps, of_share])).max()
     moved = jnp.maximum(moved, jnp.abs(floor_delta / spreads).max())
     step = delta * jnp.sqrt(jnp.maximum(jnp.diagonal(arrow.information), 0.0))
     pace = _next_pace(pace, step)

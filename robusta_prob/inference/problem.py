@@ -85,10 +85,12 @@ class Problem(NamedTuple):
             return None
         return 0.0 if self.noise.floor is None or self.per_pixel else float(self.noise.floor)
 
-    def settings(self, robustness: Robustness, learn: em.Learn, information: float = 1.0) -> Settings:
+    def settings(
+        self, robustness: Robustness, learn: em.Learn, information: float = 1.0, *, steady: bool = True
+    ) -> Settings:
         """Of a pass, as arrays of the data's dtype (so that no value compiles anything)."""
         cut = NO_CUT if self.prior.is_flat else chi2_quantile(self.rank)
-        values = (*robustness, learn.any_noise, cut, information)
+        values = (*robustness, learn.any_noise, cut, information, float(steady))
         return Settings(*(jnp.asarray(x, self.dtype) for x in values))
 
     def law(self, law: NoiseLaw) -> NoiseLaw:
@@ -118,13 +120,15 @@ class Problem(NamedTuple):
         stage: str,
         learn: em.Learn | None = None,
         information: float = 1.0,
+        *,
+        steady: bool = True,
     ) -> tuple[em.State, em.Info, Epoch]:
         """One pass of the engine and its line of the history."""
         learn = learn or self.learn
         new, info = em.step(
             state,
             blocks,
-            self.settings(robustness, learn, information),
+            self.settings(robustness, learn, information, steady=steady),
             learn,
             marginal=self.marginal,
         )
@@ -178,7 +182,9 @@ def scale_and_floor_separate(data: Dataset, per_pixel: bool = False) -> bool:
         return False
     count = seen.sum(0, keepdims=True) if per_pixel else seen.sum(keepdims=True)
     middle = (size * seen).sum(0 if per_pixel else None, keepdims=True) / np.maximum(count, 1)
-    tau = math.sqrt(((size - middle)[seen] ** 2).mean())
+    offset = (size - middle)[seen]
+    # of the bulk: a few wild errors can tell a floor from a scale only if they are believed
+    tau = float(np.clip(offset, *np.quantile(offset, (0.02, 0.98))).std())
     return bool(math.sqrt(2.0 / (step * np.median(count[count > 0]))) < 0.1 * tau)
 
 

@@ -13,18 +13,21 @@ from jaxtyping import Array, Float
 
 from robusta_prob.inference import em
 from robusta_prob.inference.anneal import FULL
-from robusta_prob.inference.initialise import Start, project_wrapped
+from robusta_prob.inference.initialise import Start, majority, project_wrapped
 from robusta_prob.inference.isolate import tamed
 from robusta_prob.inference.iterate import ADVICE, Epoch
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.results import Fit, in_training
-from robusta_prob.inference.settle import settle
+from robusta_prob.inference.settle import gather, settle
 from robusta_prob.inference.sweep import Globals
 from robusta_prob.models.noise import log_density
 
 SUBSAMPLE = 1000  # objects on which starts compete
 HELD_OUT = 0.1  # share of their cells that judges them
 EPOCHS = 8
+SPARE = 2  # components of the generous start
+STILL = 0.1  # posterior deviations per pass above which a start has not come to a solution of its own
+LONGER = 25  # passes more for starts that seem to lead apart, accelerated
 DISTINCT = 0.3  # sine of the angle from which two starts count as two solutions
 SETTLING = 2  # passes more for the coefficients alone
 
@@ -46,38 +49,97 @@ class Begun(NamedTuple):
         return em.init(self.shared, em.dealt(A, blocks))
 
 
-def compete(problem: Problem, starts: Sequence[Callable[..., Start]], seed: int) -> Begun:
+def compete(
+    problem: Problem, starts: Sequence[Callable[..., Start]], seed: int, *, generous: bool = False
+) -> Begun:
     """Run every start for a few passes and keep the one that best predicts held-out cells.
+
+    With `generous`, the best of them also runs with components too many, which find room for what a minority
+    of the objects does; without those it is one more start.
 
     The score is the median over objects of the mean held-out log density, so that neither outlying
     objects nor ultra-precise ones decide.
     """
     rng = np.random.default_rng(seed)
-    sample = _subsample(problem, rng)
+    sample = subsample(problem, rng)
     Y, W = np.asarray(sample.data.flux), np.asarray(sample.data.ivar)
     hidden = rng.random(Y.shape) < HELD_OUT
     shown = np.where(hidden, 0, W).astype(W.dtype)
     field, scores = [], []
     for number, start in enumerate(starts):
         first = start(Y, shown > 0, problem.rank, seed + number)
-        begun, score = _try(sample, first, shown, W * hidden, start.__name__)
+        begun = _begin(sample, first, shown, start.__name__)
+        begun, _, score = _run_on(sample, begun, shown, W * hidden, EPOCHS)
         field.append(begun)
         scores.append(score)
-    typical = [float(np.median(score)) if np.isfinite(score).all() else -math.inf for score in scores]
-    best = int(np.argmax(typical))
+    if generous:
+        begun, score = _generous(sample, starts[_best(scores)], shown, W * hidden, seed)
+        field.append(begun)
+        scores.append(score)
+    typical = [_typical(score) for score in scores]
+    best = _best(scores)
     if not np.isfinite(np.asarray(field[best].shared.basis)).all():
         raise FloatingPointError(f"no start stays finite; {ADVICE}")
-    doubts = (
-        f"start {field[other].name} leads to another basis (sine of the angle {angle:.2g}) that predicts "
-        "held-out cells as well"
-        for other in range(len(field))
-        if (angle := _angle(field[best], field[other])) > DISTINCT
-        and not _clearly_better(scores[best], scores[other])
-    )
+    rivals = [
+        begun
+        for begun, score in zip(field, scores, strict=True)
+        if _angle(field[best], begun) > DISTINCT and not _clearly_better(scores[best], score)
+    ]
+    all_scores = MappingProxyType({x.name: score for x, score in zip(field, typical, strict=True)})
     return field[best]._replace(
-        scores=MappingProxyType({begun.name: score for begun, score in zip(field, typical, strict=True)}),
-        doubt=next(doubts, ""),
+        scores=all_scores, doubt=_doubt(sample, field[best], rivals, shown, W * hidden)
     )
+
+
+def _generous(
+    sample: Problem,
+    start: Callable[..., Start],
+    shown: Float[np.ndarray, "objects pixels"],
+    hidden: Float[np.ndarray, "objects pixels"],
+    seed: int,
+) -> tuple[Begun, Float[np.ndarray, " objects"]]:
+    """The start with `SPARE` components more, which are then given up."""
+    n, m = sample.data.shape
+    rank = min(sample.rank + SPARE, n - 1, m)
+    wide = sample._replace(rank=rank)
+    first = start(np.asarray(sample.data.flux), shown > 0, rank, seed)
+    name = f"{start.__name__} with {rank - sample.rank} more"
+    begun, A, _ = _run_on(wide, _begin(wide, first, shown, name), shown, hidden, LONGER)
+    basis = np.asarray(begun.shared.basis)
+    if not (np.isfinite(A).all() and np.isfinite(basis).all()):
+        return begun, np.full(1, -np.inf)
+    few = majority(Start(basis, A), sample.rank, seed)
+    begun, _, score = _run_on(sample, _begin(sample, few, shown, name), shown, hidden, EPOCHS)
+    return begun, score
+
+
+def _typical(score: Float[np.ndarray, " objects"]) -> float:
+    return float(np.median(score)) if np.isfinite(score).all() else -math.inf
+
+
+def _best(scores: Sequence[Float[np.ndarray, " objects"]]) -> int:
+    return int(np.argmax([_typical(score) for score in scores]))
+
+
+def _doubt(
+    sample: Problem,
+    winner: Begun,
+    rivals: Sequence[Begun],
+    shown: Float[np.ndarray, "objects pixels"],
+    hidden: Float[np.ndarray, "objects pixels"],
+) -> str:
+    """What to tell of rivals that, given more passes, still stay apart and predict as well."""
+    if not rivals:
+        return ""
+    (winner, _, score), *others = (_run_on(sample, x, shown, hidden, LONGER) for x in (winner, *rivals))
+    for rival, _, other in others:
+        angle, moving = _angle(winner, rival), rival.history[-1].move
+        if angle > DISTINCT and moving < STILL and not _clearly_better(score, other):
+            return (
+                f"start {rival.name} leads to another basis (sine of the angle {angle:.2g}) that predicts "
+                "held-out cells as well"
+            )
+    return ""
 
 
 def warm(problem: Problem, init: Fit | Array, seed: int) -> Begun:
@@ -93,7 +155,7 @@ def warm(problem: Problem, init: Fit | Array, seed: int) -> Begun:
         raise ValueError(
             f"the {rank} rows of init must be linearly independent, else they are no basis of that rank"
         )
-    sample = _subsample(problem, np.random.default_rng(seed))
+    sample = subsample(problem, np.random.default_rng(seed))
     Y, W = np.asarray(sample.data.flux), np.asarray(sample.data.ivar)
     if isinstance(init, Fit):
         mean, covariance = init.population.mean / data.unit, init.population.covariance / data.unit**2
@@ -123,7 +185,8 @@ def _given(problem: Problem) -> dict[str, Array]:
     return {name: jnp.asarray(x, problem.data.dtype) for name, x in values.items() if x is not None}
 
 
-def _subsample(problem: Problem, rng: np.random.Generator) -> Problem:
+def subsample(problem: Problem, rng: np.random.Generator) -> Problem:
+    """The problem of at most `SUBSAMPLE` random objects with data."""
     rows = np.flatnonzero(problem.data.observed.any(1))
     rows = np.sort(rng.permutation(rows)[:SUBSAMPLE])
     return problem._replace(data=tamed(problem.data.take(rows)))
@@ -140,26 +203,25 @@ def _begin(sample: Problem, first: Start, W: Float[np.ndarray, "objects pixels"]
     return Begun(name, sample.shared(G, law, population), mean[None], ())
 
 
-def _try(
+def _run_on(
     sample: Problem,
-    first: Start,
+    begun: Begun,
     shown: Float[np.ndarray, "objects pixels"],
     hidden: Float[np.ndarray, "objects pixels"],
-    name: str,
-) -> tuple[Begun, Float[np.ndarray, " objects"]]:
-    begun = _begin(sample, first, shown, name)
+    epochs: int,
+) -> tuple[Begun, Float[np.ndarray, "objects rank"], Float[np.ndarray, " objects"]]:
+    """Fully robust passes over the cells shown; the coefficients, and every object's score on hidden ones."""
     seen = sample._replace(data=_with_ivar(sample, shown))
     blocks = tuple(em.blocks_of(seen.data, seen.data.unit))
-    rows = [min(block.rows, len(block.flux)) for block in blocks]
     state = begun.state_for(blocks)
     history = []
-    for epoch in range(EPOCHS):
-        state, _, line = seen.step(state, blocks, FULL, epoch, f"start: {name}")
+    for epoch in range(epochs):
+        state, _, line = seen.step(state, blocks, FULL, epoch, f"start: {begun.name}", steady=epochs > EPOCHS)
         history.append(line)
     state, _ = settle(seen, state, blocks, FULL, SETTLING)  # coefficients in the gauge of the last basis
-    A = np.concatenate([np.asarray(x.coefficients)[:n] for x, n in zip(state.local, rows, strict=True)])
+    A = gather([local.coefficients for local in state.local], blocks)
     score = _held_out_score(sample, A, state.shared, hidden)
-    return Begun(name, state.shared, np.median(A, axis=0)[None], tuple(history)), score
+    return Begun(begun.name, state.shared, np.median(A, axis=0)[None], tuple(history)), A, score
 
 
 def _held_out_score(

@@ -57,7 +57,7 @@ class Local(NamedTuple):
     coefficients: Float[Array, "objects rank"]  # posterior mean m_i
     covariance: Float[Array, "objects pairs"]  # posterior covariance V_i, packed
     log_det: Float[Array, " objects"]  # of V_i
-    scale2: Float[Array, " objects"]  # robust squared scale of the object's z, see `_object_scale2`
+    scale2: Float[Array, " objects"]  # robust squared scale of the object's z, see `object_scale2`
 
 
 class Settings(NamedTuple):
@@ -71,6 +71,7 @@ class Settings(NamedTuple):
     object_cut: Float[Array, ""] | float
     # factor on the Grams: 1, or the sandwich's where covariances are wanted
     information: Float[Array, ""] | float
+    steady: Float[Array, ""] | float = 1.0  # 0 while the schedule still changes the passes
 
 
 class Statistics(NamedTuple):
@@ -90,6 +91,7 @@ class PerObject(NamedTuple):
     """What is looked at, per object."""
 
     bound: Float[Array, " objects"]  # the object's share of F, before the update [nats]
+    gain: Float[Array, " objects"]  # by which its new coefficients raise it at least [nats]
     weight: Float[Array, " objects"]  # mean robust weight over its observed pixels; 0 where there are none
 
 
@@ -135,7 +137,7 @@ def sweep_block(
     count = seen.sum(1).astype(G.dtype)
     X = P * R**2
     scale2 = lax.cond(
-        settings.object_scale > 0, lambda: _object_scale2(X, count, scale2), lambda: jnp.ones_like(scale2)
+        settings.object_scale > 0, lambda: object_scale2(X, count, scale2), lambda: jnp.ones_like(scale2)
     )
     # a V whose variances differ by more than roundings may have lost its smallest: none is negative
     square = R**2 + jnp.maximum((V * twice) @ GG, 0.0) if marginal else R**2
@@ -181,7 +183,8 @@ def sweep_block(
         moment1=omega @ offset,
         moment2=unpack(omega @ (offset[:, first] * offset[:, second] + (V_new if marginal else 0.0)), rank),
     )
-    return Local(A_new, V_new, -log_det_H, scale2), statistics, PerObject(bound, quality)
+    gain = 0.5 * (h * step.T).sum(1)  # of the quadratic that touches F from below
+    return Local(A_new, V_new, -log_det_H, scale2), statistics, PerObject(bound, gain, quality)
 
 
 def _residual(Y: Array, A: Array, G: Array) -> Array:
@@ -208,7 +211,7 @@ def _object_weight(
     return quality * cut / jnp.maximum(distance2, cut)
 
 
-def _object_scale2(X: Array, count: Array, scale2: Array) -> Float[Array, " block"]:
+def object_scale2(X: Array, count: Array, scale2: Array) -> Float[Array, " block"]:
     """Squared M-scale of an object's z: mean z^2/(z^2 + c s^2) = 1/2, which half of its pixels cannot break.
 
     Four fixed-point steps from the previous value, each of any size, since spectra may be off by 10^4 sigma
@@ -307,6 +310,6 @@ def sweep(
     start = (
         local,
         empty_statistics(len(shared.basis), pixels, Y.dtype),
-        PerObject(jnp.zeros(total, Y.dtype), jnp.zeros(total, Y.dtype)),
+        PerObject(*(jnp.zeros(total, Y.dtype) for _ in PerObject._fields)),
     )
     return lax.fori_loop(0, (rows + BLOCK - 1) // BLOCK, body, start)

@@ -8,7 +8,8 @@ or, for a share eps of the cells, a much wider Cauchy, see `models.noise`.
 
 The four programs share these lines and differ in the noise only. Sites: "basis" (K, M), "coefficients"
 (N, K), "nu", "scale", "floor", "contamination", "width", "flux" (N, M); the flux has the plates "objects" and
-"pixels".
+"pixels". Given a minibatch and the `size` of the whole survey, what belongs to objects counts size / N times:
+the log density is then an unbiased estimate of the survey's.
 """
 
 from __future__ import annotations
@@ -28,7 +29,13 @@ Matrix = Float[Array, "objects pixels"]
 
 
 def rhmf(
-    flux: Matrix | None, ivar: Matrix, *, rank: int, noise: Noise | None = None, prior: Prior | None = None
+    flux: Matrix | None,
+    ivar: Matrix,
+    *,
+    rank: int,
+    noise: Noise | None = None,
+    prior: Prior | None = None,
+    size: int | None = None,
 ) -> Matrix:
     """Robust heteroskedastic matrix factorisation: the Student-t program.
 
@@ -44,6 +51,8 @@ def rhmf(
         Which of nu, scale, floor, contamination are given; the others are sampled. Default: all sampled.
     prior : Prior, optional
         Population of the coefficients and scale of the basis.
+    size : int, optional
+        Number of objects of the whole survey, where flux and ivar are a minibatch of it. Default: N.
 
     Returns
     -------
@@ -63,21 +72,38 @@ def rhmf(
     >>> draw(jax.random.key(0), None, np.ones((5, 20)), rank=2)["flux"].shape
     (1, 5, 20)
     """
-    model, law = _mean_and_noise(flux, ivar, rank, noise, prior)
-    return _observe(flux, ivar, _law(law, model, _sigma(ivar, law)))
+    model, law = _mean_and_noise(flux, ivar, rank, noise, prior, size)
+    return observe(flux, ivar, noise_at(model, ivar, law), size)
 
 
 def hmf(
-    flux: Matrix | None, ivar: Matrix, *, rank: int, noise: Noise | None = None, prior: Prior | None = None
+    flux: Matrix | None,
+    ivar: Matrix,
+    *,
+    rank: int,
+    noise: Noise | None = None,
+    prior: Prior | None = None,
+    size: int | None = None,
 ) -> Matrix:
     """Gaussian heteroskedastic matrix factorisation: `rhmf` at nu = infinity. Arguments as there."""
-    noise = (noise or Noise())._replace(nu=math.inf, contamination=0.0)
-    model, law = _mean_and_noise(flux, ivar, rank, noise, prior)
-    return _observe(flux, ivar, dist.Normal(model, _sigma(ivar, law)))
+    noise = noise or Noise()
+    if (noise.nu is not None and noise.nu < math.inf) or noise.contamination:
+        raise ValueError(
+            f"hmf is Gaussian: nu must be None or inf and contamination 0, got {noise}; use rhmf"
+        )
+    noise = noise._replace(nu=math.inf, contamination=0.0)
+    model, law = _mean_and_noise(flux, ivar, rank, noise, prior, size)
+    return observe(flux, ivar, dist.Normal(model, _sigma(ivar, law)), size)
 
 
 def rhmf_mixture(
-    flux: Matrix | None, ivar: Matrix, *, rank: int, noise: Noise | None = None, prior: Prior | None = None
+    flux: Matrix | None,
+    ivar: Matrix,
+    *,
+    rank: int,
+    noise: Noise | None = None,
+    prior: Prior | None = None,
+    size: int | None = None,
 ) -> Matrix:
     """The scale mixture: `rhmf` with a latent precision per cell, the same after marginalising it.
 
@@ -86,16 +112,16 @@ def rhmf_mixture(
     """
     if noise is not None and noise.nu is not None and math.isinf(noise.nu):
         raise ValueError("rhmf_mixture needs a finite nu; with nu = inf every precision is 1: use hmf")
-    model, law = _mean_and_noise(flux, ivar, rank, noise, prior)
+    model, law = _mean_and_noise(flux, ivar, rank, noise, prior, size)
     sigma, half_df = _sigma(ivar, law), jnp.broadcast_to(0.5 / law.inverse_df, model.shape)
     shares = jnp.stack([1.0 - law.contamination, law.contamination])
     rates = jnp.stack([half_df, 0.5 + 0.5 * (law.width / sigma) ** 2], -1)
     parts = dist.Gamma(jnp.stack([half_df, jnp.full_like(half_df, 0.5)], -1), rates)
     cell = dist.MixtureSameFamily(dist.Categorical(shares), parts)
     objects, pixels = _plates(*model.shape)
-    with objects, pixels:
+    with standing_for(model.shape[0], size), objects, pixels:
         precision = numpyro.sample("precision", cell.mask(ivar > 0))
-    return _observe(flux, ivar, dist.Normal(model, sigma / jnp.sqrt(precision)))
+    return observe(flux, ivar, dist.Normal(model, sigma / jnp.sqrt(precision)), size)
 
 
 def rhmf_scaled(
@@ -105,6 +131,7 @@ def rhmf_scaled(
     rank: int,
     noise: Noise | None = None,
     prior: Prior | None = None,
+    size: int | None = None,
     spread: float = 0.5,
 ) -> Matrix:
     """`rhmf` with a latent scale per object, for errors that are wrong by a factor of their own.
@@ -112,14 +139,39 @@ def rhmf_scaled(
     Site "object_scale" (N,) ~ LogNormal(0, spread) multiplies the noise of every pixel of the object.
     Other arguments as in `rhmf`.
     """
-    model, law = _mean_and_noise(flux, ivar, rank, noise, prior)
-    scale = numpyro.sample("object_scale", dist.LogNormal(0.0, spread).expand([model.shape[0]]).to_event(1))
-    sigma = _sigma(ivar, law) * scale[:, None]
-    return _observe(flux, ivar, _law(law, model, sigma))
+    model, law = _mean_and_noise(flux, ivar, rank, noise, prior, size)
+    each = dist.LogNormal(0.0, spread).expand([model.shape[0]]).to_event(1)
+    with standing_for(model.shape[0], size):
+        scale = numpyro.sample("object_scale", each)
+    return observe(flux, ivar, noise_at(model, ivar, law._replace(scale=law.scale * scale[:, None])), size)
+
+
+def standing_for(objects: int, size: int | None) -> numpyro.handlers.scale:
+    """Context in which what belongs to these objects counts for a survey of `size` of them."""
+    return numpyro.handlers.scale(scale=1.0 if size is None else size / objects)
+
+
+def noise_at(mean: Matrix, ivar: Matrix, law: NoiseLaw) -> StudentT:
+    """The noise law of cells with these means and given errors; it may be multiplied per object or pixel."""
+    return StudentT(law.inverse_df, mean, _sigma(ivar, law), law.contamination, law.width)
+
+
+def observe(flux: Matrix | None, ivar: Matrix, law: dist.Distribution, size: int | None = None) -> Matrix:
+    """Site "flux" with its plates: the observed cells follow `law`, of batch shape (N, M)."""
+    seen = jnp.asarray(ivar) > 0
+    safe = None if flux is None else jnp.where(seen, flux, 0.0)
+    objects, pixels = _plates(*jnp.shape(ivar))
+    with standing_for(len(seen), size), objects, pixels:
+        return numpyro.sample("flux", law.mask(seen), obs=safe)
 
 
 def _mean_and_noise(
-    flux: Matrix | None, ivar: Matrix, rank: int, noise: Noise | None, prior: Prior | None
+    flux: Matrix | None,
+    ivar: Matrix,
+    rank: int,
+    noise: Noise | None,
+    prior: Prior | None,
+    size: int | None,
 ) -> tuple[Matrix, NoiseLaw]:
     objects, pixels = jnp.shape(ivar)
     prior = prior or Prior()
@@ -129,25 +181,15 @@ def _mean_and_noise(
         )
     law = sample_noise(noise or Noise(), pixels)
     basis = sample_basis(rank, pixels, prior)
-    return sample_coefficients(objects, rank, pixels, prior) @ basis, law
+    with standing_for(objects, size):
+        coefficients = sample_coefficients(objects, rank, pixels, prior)
+    return coefficients @ basis, law
 
 
 def _sigma(ivar: Matrix, law: NoiseLaw) -> Matrix:
     """Noise per cell; 1 where missing, so that masked cells have finite gradients."""
     variance = 1.0 / jnp.where(ivar > 0, ivar, 1.0)
     return law.scale * jnp.sqrt(variance + law.floor**2)
-
-
-def _law(law: NoiseLaw, mean: Matrix, sigma: Matrix) -> StudentT:
-    return StudentT(law.inverse_df, mean, sigma, law.contamination, law.width)
-
-
-def _observe(flux: Matrix | None, ivar: Matrix, law: dist.Distribution) -> Matrix:
-    seen = jnp.asarray(ivar) > 0
-    safe = None if flux is None else jnp.where(seen, flux, 0.0)
-    objects, pixels = _plates(*jnp.shape(ivar))
-    with objects, pixels:
-        return numpyro.sample("flux", law.mask(seen), obs=safe)
 
 
 def _plates(objects: int, pixels: int) -> tuple[numpyro.plate, numpyro.plate]:
