@@ -17,6 +17,7 @@ from robusta_prob.inference.progress import Progress
 from robusta_prob.inference.projection import project, reconstruct, residuals, robust_weights
 from robusta_prob.inference.results import Fit, Projection
 from robusta_prob.inference.storage import load, save
+from robusta_prob.inference.uncertainty import Draw, posterior_draws, reconstruct_sd
 from robusta_prob.io import read, write
 from robusta_prob.models.noise import Noise, NoiseLaw
 from robusta_prob.models.priors import Prior
@@ -31,6 +32,7 @@ except PackageNotFoundError:  # a source tree that was never installed
 __all__ = [
     "DataWarning",
     "Dataset",
+    "Draw",
     "Epoch",
     "Fit",
     "Noise",
@@ -46,9 +48,11 @@ __all__ = [
     "guide_for",
     "load",
     "models",
+    "posterior_draws",
     "project",
     "read",
     "reconstruct",
+    "reconstruct_sd",
     "residuals",
     "robust_weights",
     "save",

@@ -4,10 +4,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import pytest
 
 os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib
+# most of the tests' time is compilation: modules and workers share what one of them has compiled
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+import jax
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -10,11 +10,16 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_toy_example_runs(tmp_path):
-    spec = importlib.util.spec_from_file_location("toy_run", ROOT / "examples" / "toy" / "run.py")
+def _main(folder, script):
+    path = ROOT / "examples" / folder / f"{script}.py"
+    spec = importlib.util.spec_from_file_location(f"{folder}_{script}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    numbers = module.main(tmp_path, objects=400, pixels=150)
+    return module.main
+
+
+def test_the_toy_example_runs(tmp_path):
+    numbers = _main("toy", "run")(tmp_path, objects=400, pixels=150)
     assert numbers["angle"] < 0.03
     assert {path.name for path in tmp_path.iterdir()} == {
         "basis.png",
@@ -25,11 +30,28 @@ def test_the_toy_example_runs(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("script", "sizes", "bounds"),
+    [
+        ("own_loop", {"objects": 300, "pixels": 50, "steps": 400}, {"angle": 0.2}),
+        ("own_prior", {"objects": 200, "pixels": 60, "steps": 300}, {"smooth": 0.5, "non_negative": 0.2}),
+        ("nuts", {"objects": 25, "pixels": 12, "warmup": 60, "samples": 60}, {"offset": 1.0}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_a_numpyro_script_runs(script, sizes, bounds):
+    """Tiny: that they run, and come near; what they show is shown at their own sizes."""
+    numbers = _main("numpyro_scripts", script)(**sizes)
+    for name, bound in bounds.items():
+        assert numbers[name] < bound
+
+
+@pytest.mark.parametrize(
     ("script", "options", "word"),
     [
         ("run", ["--no-package"], "ours_published"),
         ("contamination", ["--columns", "ours", "HMF"], "| clean | smooth |"),
         ("noise_law", [], "| Gaussian, M = 50, K = 10 |"),
+        ("coverage", [], "| 2 | Gaussian | 0% | learned |"),
     ],
 )
 def test_a_benchmark_runs_without_the_other_package(script, options, word):

@@ -110,3 +110,20 @@ def test_other_pixels_are_refused(gaussian):
         rp.project(fit, shifted)
     with pytest.raises(ValueError, match="pass the projection of this data"):
         rp.residuals(fit, test, rp.project(fit, test.take(slice(0, 5))))
+
+
+def test_the_models_uncertainty_is_that_of_its_draws_and_of_its_error():
+    survey = low_rank(300, 60, 2, sigma=0.2, missing=0.2, seed=4)
+    fit = rp.fit(survey.data, 2)
+    sd = rp.reconstruct_sd(fit)
+    z = (rp.reconstruct(fit) - survey.truth.clean) / sd
+    assert np.mean(z**2) == pytest.approx(1.0, abs=0.15)
+    few = slice(0, 20)
+    drawn = np.stack([draw.coefficients @ draw.basis for draw in rp.posterior_draws(fit, 400, rows=few)])
+    np.testing.assert_allclose(drawn.mean(0), rp.reconstruct(fit, rows=few), atol=6 * sd[few].max() / 20)
+    assert np.median(drawn.std(0) / sd[few]) == pytest.approx(1.0, abs=0.05)
+    new = low_rank(10, 60, 2, sigma=0.2, seed=4)
+    projection = rp.project(fit, new.data)
+    np.testing.assert_allclose(rp.reconstruct_sd(fit, new.data), rp.reconstruct_sd(fit, projection))
+    with pytest.raises(ValueError, match="number of draws"):
+        rp.posterior_draws(fit, -1)

@@ -99,7 +99,7 @@ def reconstruct(
     A = A if rows is None else A[rows]
     basis = np.where(fit.trained, fit.basis, np.nan).astype(fit.dtype)
     slices = (slice(start, start + em.BATCH_ROWS) for start in range(0, len(A), em.BATCH_ROWS))
-    return _collect(((here, A[here] @ basis) for here in slices), (len(A), basis.shape[1]), A.dtype, out)
+    return collect(((here, A[here] @ basis) for here in slices), (len(A), basis.shape[1]), A.dtype, out)
 
 
 def residuals(
@@ -125,7 +125,7 @@ def residuals(
     values = (
         (here, np.where(seen, (flux - model) * fit.unit, np.nan)) for here, flux, _, seen, model in blocks
     )
-    return _collect(values, part.shape, fit.dtype, out)
+    return collect(values, part.shape, fit.dtype, out)
 
 
 def robust_weights(
@@ -150,7 +150,7 @@ def robust_weights(
                 weight = robust_weight((flux - model) ** 2, ivar, law)
             yield here, np.where(seen, np.asarray(weight), np.nan)
 
-    return _collect(weights(), part.shape, fit.dtype, out)
+    return collect(weights(), part.shape, fit.dtype, out)
 
 
 def evaluate(
@@ -221,10 +221,10 @@ def _masked(fit: Fit, block: em.Block) -> em.Block:
     )
 
 
-def _collect(
+def collect(
     blocks: Iterable[tuple[slice, np.ndarray]], shape: tuple[int, int], dtype: np.dtype, out: Any
 ) -> Any:
-    """Blocks written one by one into `out`, or into a new array."""
+    """Write blocks one by one into `out`, or into a new array."""
     if out is None:
         out = np.empty(shape, dtype)
     elif tuple(out.shape) != shape or np.dtype(out.dtype).kind != "f":

@@ -79,7 +79,7 @@ def run(
 
     size, unit = data.shape[0], data.unit
     rows = svi.batch_rows(size, request.batch_rows or BATCH_ROWS)
-    first, root, history = _warm_up(problem, begun, tightening(), seed)
+    first, root, history = warm_up(problem, begun, tightening(), seed)
     engine = svi.engine(
         plan.model,
         first,
@@ -138,7 +138,7 @@ def run(
     return Variational(outcome, covariance, set(LAW) <= set(begin.centre))
 
 
-def _warm_up(
+def warm_up(
     problem: Problem, begun: Begun, schedule: Schedule, seed: int
 ) -> tuple[Globals, Float[np.ndarray, "pixels rank rank"], list[Epoch]]:
     """The closed-form engine on a subsample, and a root of the basis' covariance in the whole survey."""

@@ -85,13 +85,8 @@ def hmf(
     prior: Prior | None = None,
     size: int | None = None,
 ) -> Matrix:
-    """Gaussian heteroskedastic matrix factorisation: `rhmf` at nu = infinity. Arguments as there."""
-    noise = noise or Noise()
-    if (noise.nu is not None and noise.nu < math.inf) or noise.contamination:
-        raise ValueError(
-            f"hmf is Gaussian: nu must be None or inf and contamination 0, got {noise}; use rhmf"
-        )
-    noise = noise._replace(nu=math.inf, contamination=0.0)
+    """Gaussian heteroskedastic matrix factorisation: `rhmf` at nu = infinity, whatever `noise` says of nu."""
+    noise = (noise or Noise())._replace(nu=math.inf, contamination=0.0)
     model, law = _mean_and_noise(flux, ivar, rank, noise, prior, size)
     return observe(flux, ivar, dist.Normal(model, _sigma(ivar, law)), size)
 
