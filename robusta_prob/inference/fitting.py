@@ -284,7 +284,7 @@ def _iterate(
             notes.append("objects in a wrong solution of their own were not looked for")
             break
         if turn == RESTARTS:
-            notes.append(f"the last of {RESTARTS} rounds began {moved} objects again: there may be more")
+            notes.append(f"the last of {RESTARTS} rounds moved {moved} of them: there may be more")
             break
         before = run
         state, moved = restart(problem, run.state, blocks)
@@ -292,7 +292,7 @@ def _iterate(
             break
         restarted += moved
     if restarted:
-        notes.append(f"{restarted} objects had settled in a wrong solution of their own and were begun again")
+        notes.append(f"objects in a wrong solution of their own were begun again, {restarted} in all")
     return Solved(begun, run, notes, restarted)
 
 
