@@ -103,6 +103,18 @@ def foreign(share: float, amplitude: float, precision: float = 1.0) -> Case:
     return case
 
 
+def twins(share: float, amplitude: float) -> Case:
+    """Rows that are one and the same foreign spectrum: coherent, so that a component could be spent on it."""
+
+    def case(rng: Draw, data: Clean) -> Change:
+        n, m = data.flux.shape
+        rows = rng.random((n, 1)) < share
+        wave = amplitude * np.sin(0.9 * np.arange(m))
+        return np.where(rows, wave, data.flux), data.sigma, np.broadcast_to(rows, (n, m))
+
+    return case
+
+
 def mixed(low: float, high: float) -> Case:
     """Errors of each row between 10^low and 10^high; 5 % of pixels x 10, 5 % of rows waves x 30."""
 
@@ -134,6 +146,7 @@ CASES: dict[str, Case] = {
         for amplitude in (10, 50)
     },
     **{f"{share:.0%} foreign rows x 30": foreign(share, 30) for share in (0.05, 0.2, 0.4)},
+    "10% the same foreign row x 2": twins(0.1, 2.0),
     "2% ultra-precise foreign": foreign(0.02, 1, precision=1000),
     "errors over 4 decades": mixed(-3.5, 0.5),
     "S/N 1": mixed(0.0, 0.0),
