@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from itertools import pairwise
 
 import numpy as np
@@ -152,7 +153,9 @@ def history(fit: Fit) -> Figure:
         title += f"; {restarted} objects begun again"
     scores = fit.config.get("start_scores") or {}
     ranking = sorted(scores.items(), key=lambda item: -item[1])
-    contest = " > ".join(f"{name.replace('_', ' ')} {score:.3f}" for name, score in ranking)
+    contest = textwrap.fill(
+        " > ".join(f"{name.replace('_', ' ')} {score:.3f}" for name, score in ranking), 50
+    )
     figure.suptitle(
         title + (f"\nstarts, by nats per held-out cell:\n{contest}" if contest else ""), fontsize=SMALL
     )
