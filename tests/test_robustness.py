@@ -383,3 +383,50 @@ def test_a_threshold_that_lets_the_population_overrule_the_data_is_told():
     assert "the population determines" not in rp.fit(data, 5).status.message
     bright = low_rank(400, 120, 3, seed=1).data
     assert "the population determines" not in rp.fit(bright, 3, noise=wide).status.message
+
+
+@pytest.mark.filterwarnings("ignore::robusta_prob.DataWarning")
+def test_what_a_minority_does_coherently_takes_no_component():
+    """Every start of rank 5 ends with the recurring spectrum as a component, at an angle of 1."""
+    data = cases.survey(cases.twins(0.15, 2.0), 5, smooth=True, size=(600, 150))
+    fit = rp.fit(rp.dataset(data.flux, data.ivar), 5)
+    assert fit.status.ok and "more" in fit.config["start"]
+    assert largest_angle(fit.basis, data.basis) < 0.05
+
+
+def test_a_bright_band_that_follows_the_others_is_not_left_out():
+    survey = low_rank(400, 120, 3, seed=1)
+    flux, ivar = _arrays(survey)
+    flux[:, 40] *= 30.0
+    ivar[:, 40] /= 30.0**2
+    fit = rp.fit(rp.dataset(flux, ivar), 3)
+    assert fit.status.ok and fit.config["isolated"] == () and fit.trained.all()
+
+
+def test_a_few_wild_errors_do_not_tell_a_floor_from_a_scale():
+    survey = low_rank(300, 80, 2, sigma=0.05, spread=0.0, seed=0)
+    ivar = np.full(survey.data.shape, 1 / 0.03**2)
+    ivar[np.arange(5), np.arange(5)] *= 1e6
+    fit = rp.fit(rp.dataset(survey.data.flux * survey.data.unit, ivar), 2)
+    assert "too little to tell a floor from a scale" in fit.status.message and fit.noise.floor == 0
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [rp.anneal.constant(rp.anneal.FULL), lambda epoch: rp.anneal.Robustness(0.5**epoch, 0.5**epoch)],
+    ids=["robust to the end", "decaying"],
+)
+def test_a_schedule_may_end_anywhere(schedule):
+    assert rp.fit(low_rank(200, 40, 2, seed=0).data, 2, schedule=schedule, starts=1).status.ok
+
+
+def test_weak_components_are_not_slowed_by_jumps_that_are_taken_back():
+    """Judged before the coefficients have followed, nine jumps of ten were: 114 to 253 epochs."""
+    fit = rp.fit(low_rank(600, 150, 3, sigma=0.23, seed=1).data, 5)
+    assert fit.status.ok
+    assert sum(not line.stage.startswith("start") for line in fit.history) < 70
+
+
+def test_too_few_cells_for_a_noise_law_are_told():
+    sparse = low_rank(300, 60, 3, seed=2, missing=0.9).data
+    assert "too few to trust the learned noise" in rp.fit(sparse, 3, max_epochs=20).status.message
