@@ -64,10 +64,15 @@ def check_settings(
         raise ValueError(f"batch_rows must be a positive multiple of {BLOCK}, got {batch_rows}")
 
 
-def check_engine(engine: str, model: Any, guide: Any, optimizer: Any) -> None:
+def check_engine(engine: str, prior: Prior, model: Any, guide: Any, optimizer: Any) -> None:
     """Refuse unknown engines, and settings of the one for the other."""
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {ENGINES}, got {engine!r}")
+    if engine == "svi" and prior.is_flat:
+        raise ValueError(
+            "engine='svi' needs a population that can be drawn from: prior must be Prior(); "
+            "Prior.flat() belongs to engine='em'"
+        )
     given = [
         name
         for name, value in (("model", model), ("guide", guide), ("optimizer", optimizer))

@@ -83,7 +83,7 @@ def fit(
         basis has a meaning of its own (non-negative, say) are better fitted in a script, see
         `rp.guide_for`.
     prior : Prior, optional
-        Population of the coefficients: learned by default, `Prior.flat()` for none.
+        Population of the coefficients: learned by default, `Prior.flat()` (closed form only) for none.
     engine : {"em", "svi"}
         Closed form, or NumPyro's SVI with minibatches.
     guide : {"map", "normal", "low_rank"} or callable, optional
@@ -141,7 +141,7 @@ def fit(
     )
     noise, prior = (noise or Noise()).validated(), prior or Prior()
     checks.check_settings(prior, starts, MOST_STARTS, max_epochs, tol, batch_rows)
-    checks.check_engine(engine, model, guide, optimizer)
+    checks.check_engine(engine, prior, model, guide, optimizer)
     checks.check_learnable(data, rank, noise)
     gentle = init is None and engine == "em"  # the variational engine is warmed up in closed form
     schedule = checks.checked(schedule or (anneal.tightening() if gentle else anneal.constant()))
