@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from robusta_prob import models, simulate
 from robusta_prob.data import Dataset, DataWarning, dataset, split
 from robusta_prob.inference import anneal
+from robusta_prob.inference.chains import Chains, in_gauge_of, nuts
 from robusta_prob.inference.fitting import fit
 from robusta_prob.inference.guides import guide_for
 from robusta_prob.inference.iterate import Epoch, Status
@@ -30,6 +31,7 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "Chains",
     "DataWarning",
     "Dataset",
     "Draw",
@@ -46,8 +48,10 @@ __all__ = [
     "dataset",
     "fit",
     "guide_for",
+    "in_gauge_of",
     "load",
     "models",
+    "nuts",
     "posterior_draws",
     "project",
     "read",

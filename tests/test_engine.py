@@ -15,7 +15,7 @@ from scipy import stats
 import robusta_prob as rp
 from robusta_prob.inference import em
 from robusta_prob.inference.anneal import TARGET
-from robusta_prob.inference.linalg import invert, pack, solve, unpack
+from robusta_prob.inference.linalg import invert, pack, pair_count, solve, unpack
 from robusta_prob.inference.problem import Problem, chi2_quantile
 from robusta_prob.inference.settle import NOTHING
 from robusta_prob.inference.start import warm
@@ -43,7 +43,8 @@ def _pass(flux, ivar, A, V, G, law, population, *, marginal):
     local = Local(pad(A), pad(V[:, first, second]), pad(log_det), jnp.ones(rows))
     settings = Settings(*map(jnp.asarray, (0.0, 0.0, 1.0, 1e30, 1.0)))
     law = NoiseLaw(*map(jnp.asarray, law))
-    shared = Globals(jnp.asarray(G), law, population, jnp.eye(A.shape[1]))
+    known = jnp.zeros((pair_count(len(G)), G.shape[1]))
+    shared = Globals(jnp.asarray(G), law, population, jnp.eye(len(G)), known)
     new, sums, objects = sweep(pad(flux), pad(ivar), local, n, shared, settings, marginal=marginal)
     return jax.tree.map(lambda x: np.asarray(x)[:n], new), sums, np.asarray(objects.bound)[:n]
 

@@ -34,7 +34,7 @@ def test_the_toy_example_runs(tmp_path):
     [
         ("own_loop", {"objects": 300, "pixels": 50, "steps": 400}, {"angle": 0.2}),
         ("own_prior", {"objects": 200, "pixels": 60, "steps": 300}, {"smooth": 0.5, "non_negative": 0.2}),
-        ("nuts", {"objects": 25, "pixels": 12, "warmup": 60, "samples": 60}, {"offset": 1.0}),
+        ("nuts", {"objects": 25, "pixels": 12, "warmup": 60, "samples": 60}, {"offset of A G": 1.0}),
     ],
 )
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")

@@ -238,3 +238,9 @@ def test_fits_are_immutable(fitted):
         fitted.basis[0, 0] = 1
     with pytest.raises(TypeError):
         fitted.config["rank"] = 7
+
+
+def test_scale_is_not_biased_by_the_fitted_basis():
+    """K = 8 of N = 60: without the basis' own uncertainty the scale comes out 8 % low."""
+    data = low_rank(60, 400, 8, seed=1).data
+    assert rp.fit(data, 8).noise.scale == pytest.approx(1.0, abs=0.03)

@@ -135,15 +135,14 @@ def test_local_solutions_are_the_dense_posterior(x64):
     def run(more):
         return trace(substitute(seed(model, 0), {"basis": jnp.asarray(G), **more})).get_trace(flux, ivar)
 
-    closed = local.posterior(run, jnp.asarray(flux), jnp.asarray(ivar), TARGET)
-    newton_mean, newton_root = local.laplace(run, run({})["coefficients"]["fn"])
+    closed = local.posterior(run, jnp.asarray(flux), jnp.asarray(ivar), TARGET, ["coefficients"])
+    newton_mean, newton_root = local.laplace(run, closed.priors, {})
     precision = np.linalg.inv(half @ half.T)
     for i in range(6):
         H = (G * ivar[i]) @ G.T + precision
         m = np.linalg.solve(H, (G * ivar[i]) @ flux[i] + precision @ mean)
-        inner = closed.base_dist
         for found, root in (
-            (inner.loc[i], inner.scale_tril[i]),
+            (closed.mean[i], closed.root[i]),
             (newton_mean[i], newton_root[i]),
         ):
             np.testing.assert_allclose(found, m, rtol=1e-5, atol=1e-8)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from robusta_prob.data import Dataset
 from robusta_prob.inference.accelerate import Leaps, carried, leap, no_leap, no_leaps
 from robusta_prob.inference.isolate import within_reach
-from robusta_prob.inference.linalg import invert, pair_count, solve, unpack
+from robusta_prob.inference.linalg import congruence, invert, pack, pair_count, solve, unpack
 from robusta_prob.inference.noise_step import Pace, first_pace, noise_step
 from robusta_prob.inference.sweep import (
     BLOCK,
@@ -220,11 +220,11 @@ def update(
     shared: Globals, statistics: Statistics, memory: Memory, settings: Settings, learn: Learn
 ) -> tuple[Globals, Memory, Moves]:
     """Basis, noise law and population from the sums of a pass; and how far basis and noise law moved."""
-    G, law, population, _ = shared
+    G, law, population, *_ = shared
     rank = len(G)
     drag = (unpack(statistics.gram_cov, rank) * G[None]).sum(1)  # Cov(a) pulls on the basis as well
     gram = unpack(statistics.gram + statistics.gram_cov, rank)
-    dG, _, _ = solve(gram, statistics.rhs - drag)
+    dG, inverse, _ = solve(gram, statistics.rhs - drag)
     # what moves along the rows of G is taken as it is (T), what moves across them is accelerated
     T = jnp.eye(rank, dtype=G.dtype) + jnp.linalg.solve(G @ G.T, G @ dG.T).T
     move = jnp.linalg.inv(T) @ (G + dG) - G
@@ -238,7 +238,7 @@ def update(
         law, statistics.noise, free, jnp.asarray(learn.floor) > 0, memory.pace
     )
     new_population = _population_step(population, statistics, learn)
-    new = Globals(G_new, new_law, new_population, jnp.eye(rank, dtype=G.dtype))
+    new = Globals(G_new, new_law, new_population, jnp.eye(rank, dtype=G.dtype), pack(inverse))
     new = jax.lax.cond(learn.basis > 0, _in_gauge, lambda x, _: x, new, covariance_of(statistics))
     pace = jax.tree.map(partial(jnp.where, steady), pace, first_pace(G.dtype))
     memory = Memory(carried(leaps, jnp.linalg.inv(new.turn).T @ T), pace)
@@ -270,20 +270,25 @@ def _in_gauge(shared: Globals, covariance: Float[Array, "rank rank"]) -> Globals
         back.T @ precision @ back,
         jnp.where(precision[0, 0] > 0, log_det - 2.0 * jnp.linalg.slogdet(T)[1], 0.0),
     )
-    return shared._replace(basis=back.T @ shared.basis, population=population, turn=T)
+    return Globals(
+        back.T @ shared.basis, shared.loss, population, T, congruence(back.T) @ shared.basis_covariance
+    )
 
 
 @jax.jit
-def information(statistics: Statistics) -> Float[Array, ""]:
+def information(statistics: Statistics, fitted: Float[Array, ""] | float = 0.0) -> Float[Array, ""]:
     """True information over naive information, (sum psi')^2 / (sum psi^2 sum w): Huber (1967), as one scalar.
 
     1 for a Gaussian loss on Gaussian noise; (nu+1)/(nu+3), the Fisher information, where a Student-t
-    loss is the noise law.
+    loss is the noise law. `fitted` parameters per cell make residuals smaller than errors and slopes larger:
+    corrected to first order (Huber 1973, Ann. Stat. 1, 799).
     """
-    weight, psi2, slope = statistics.influence
+    count, weight, psi2, slope, slope2 = statistics.influence
     tiny = jnp.finfo(weight.dtype).tiny
-    ratio = jnp.maximum(slope, 1e-3 * weight) ** 2 / jnp.maximum(psi2 * weight, tiny)
-    return jnp.where(weight > 0, ratio, 1.0)
+    slope = jnp.maximum(slope, 1e-3 * weight)
+    ratio = (1.0 - fitted) * slope**2 / jnp.maximum(psi2 * weight, tiny)
+    excess = jnp.maximum(count * slope2 / jnp.maximum(slope**2, tiny) - 1.0, 0.0)  # var psi' / (mean psi')^2
+    return jnp.where(weight > 0, ratio / (1.0 + fitted * excess) ** 2, 1.0)
 
 
 def _population_step(population: Population, statistics: Statistics, learn: Learn) -> Population:

@@ -31,6 +31,7 @@ WIDE = 2.0  # information from which on a loss counts as a threshold, not as a n
 OVERRULED = 0.3  # share of a coefficient's variance that such a loss may leave to the population in silence
 SPARSE = 4.0  # observed cells per parameter below which a learned noise law is not to be trusted
 WIDEST_TAIL = 1.99  # 1/nu near the bound of `noise_step`
+MOST_FITTED = 0.9  # parameters per cell that corrections reckon with
 NO_NOISE = 2e-3  # a learned scale this small has met the bound of `noise_step.SCALE_RANGE`
 NOISE_PASSES = 60
 NOISE_REST = 1e-2  # `iterate` asks the noise law to move by less than a tenth of it
@@ -117,14 +118,14 @@ def finish(
 
 
 def _information(problem: Problem, state: em.State, blocks: Sequence[em.Block]) -> float:
-    """`em.information`, with squared residuals restored to what they were before parameters were fitted."""
+    """`em.information` of the residuals, which are those after so many parameters were fitted."""
     # from the residuals alone: under a threshold the naive Cov(a) is many times too large
     points = tuple(x._replace(covariance=jnp.zeros_like(x.covariance)) for x in state.local)
     _, info, _ = problem.step(em.State(state.shared, points), blocks, TARGET, 0, "information", NOTHING)
     n, m = problem.data.shape
     census, rank = problem.data.census, problem.rank
     fitted = rank * (m - census.empty_pixels + n - census.empty_objects - rank)
-    return float(em.information(info.statistics)) * max(1.0 - fitted / census.observed, 0.1)
+    return float(em.information(info.statistics, min(fitted / census.observed, MOST_FITTED)))
 
 
 def invert_host(full: Float[np.ndarray, "rank rank systems"]) -> Float[np.ndarray, "rank rank systems"]:

@@ -28,7 +28,10 @@ from robusta_prob.models.priors import Prior
 MOST_STARTS = len(STARTS) + 1  # the last is the generous one
 RESTARTS = 3  # rounds of them at most
 ISOLATIONS = 5  # rounds at most of leaving pixels out
-HALF = 0.45  # share of bad cells at which a noise law is lost
+HALF, MANY = (
+    0.45,
+    0.15,
+)  # share of bad cells at which a noise law is lost: at rest, and where it will not rest
 FIRST_PASSES = 3  # at the start's basis and noise law, before either is learned further
 
 
@@ -217,14 +220,15 @@ def _solve(
         found = variational.run(problem, begun, blocks, request.plan, request, spent)
         return Solved(begun, found.run, [], 0, found.column_covariance, found.has_law)
 
-    def lost(state: em.State) -> bool:
-        """Half of the cells count as bad: rather, the basis was not there yet when the law was learned."""
-        return problem.learn.contamination > 0 and float(state.shared.loss.contamination) > HALF
+    def lost(state: em.State, *, at_rest: bool = False) -> bool:
+        """So many cells count as bad: rather, the basis was not there yet when the law was learned."""
+        most = HALF if at_rest else MANY
+        return problem.learn.contamination > 0 and float(state.shared.loss.contamination) > most
 
     state = _state_of(problem, begun, blocks, exact=request.init is not None)
     solved = _iterate(problem, begun, state, blocks, request, spent, lambda x: interrupt(x) or lost(x))
     state, spent = solved.run.state, spent + len(solved.run.history)
-    if not lost(state) or spent >= request.max_epochs:
+    if not lost(state, at_rest=solved.run.status.ok) or spent >= request.max_epochs:
         return solved
     anew = warm(problem, state.shared.basis, request.seed)
     state = _state_of(problem, anew, blocks, exact=True)

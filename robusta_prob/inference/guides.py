@@ -6,7 +6,7 @@ and nothing scales with the survey.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -39,9 +39,12 @@ SHARED = {"map": AutoDelta, "normal": AutoNormal, "low_rank": AutoLowRankMultiva
 
 
 def guide_for(
-    model: Program, shared: str = "map", init: Mapping[str, Any] | None = None
+    model: Program,
+    shared: str = "map",
+    init: Mapping[str, Any] | None = None,
+    local_sites: Sequence[str] = ("object_scale",),
 ) -> Callable[..., None]:
-    """A guide for a program with the sites "coefficients" (of objects) and "flux"; all others are shared.
+    """A guide for a program with the sites "coefficients" (of objects) and "flux"; most others are shared.
 
     Parameters
     ----------
@@ -52,6 +55,8 @@ def guide_for(
         every cell informs, is a point estimate throughout.
     init : mapping, optional
         Values of shared sites to begin with, say `{"basis": G}`; others are drawn.
+    local_sites : sequence of str
+        Further sites with one row or number per object: solved for with the coefficients, by Newton's method.
 
     Returns
     -------
@@ -69,10 +74,12 @@ def guide_for(
     if shared not in SHARED:
         raise ValueError(f"shared must be one of {sorted(SHARED)}, got {shared!r}")
 
+    of_objects = ("coefficients", *local_sites)
+
     def showing(wanted: Callable[[str], bool]) -> Program:
         def hide(site: dict[str, Any]) -> bool:
             name = site["name"]
-            latent = site["type"] == "sample" and name not in ("coefficients", "flux")
+            latent = site["type"] == "sample" and name not in (*of_objects, "flux")
             return site["type"] != "param" and not (latent and wanted(name))
 
         return block(seed(model, 0), hide_fn=hide)
@@ -96,10 +103,10 @@ def guide_for(
                 program = substitute(seed(model, 0), data={**jax.lax.stop_gradient(values), **more})
                 return trace(program).get_trace(flux, ivar, *args, **settings)
 
-        q = local.posterior(run, jnp.asarray(flux), jnp.asarray(ivar), robustness)
+        q = local.posterior(run, jnp.asarray(flux), jnp.asarray(ivar), robustness, of_objects)
         weight = run({})["coefficients"]["scale"]
         with scale(scale=1.0 if weight is None else weight):
-            numpyro.sample("coefficients", q)
+            local.sample(q)
 
     guide.shared = autoguide  # type: ignore[attr-defined]
     return guide

@@ -48,6 +48,13 @@ def pack(full: Float[Array, "rank rank *systems"]) -> Float[Array, "pairs *syste
     return full[first, second]
 
 
+def congruence(T: Float[Array, "rank rank"]) -> Float[Array, "pairs pairs"]:
+    """The matrix that takes packed V to packed T V T^T."""
+    first, second = pairs(len(T))
+    mixed = np.where(first == second, 0.0, 1.0).astype(T.dtype)
+    return T[first][:, first] * T[second][:, second] + mixed * T[second][:, first] * T[first][:, second]
+
+
 @jax.jit
 def invert(
     full: Float[Array, "rank rank systems"],

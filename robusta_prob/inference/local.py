@@ -8,11 +8,13 @@ Newton steps on the program's log density, and V is the inverse curvature there 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpyro
 import numpyro.distributions as dist
 from jax import lax
 from jaxtyping import Array, Float
@@ -34,19 +36,40 @@ Matrix = Float[Array, "objects pixels"]
 Normals = tuple[Float[Array, "objects rank"], Float[Array, "objects rank rank"]]  # mean, and root of V
 
 
-def posterior(run: Run, flux: Matrix, ivar: Matrix, robustness: Robustness) -> dist.Distribution:
-    """q of the site "coefficients", in its own space."""
+class Solution(NamedTuple):
+    """q of what belongs to the objects: a Gaussian each over all their sites, in unconstrained space."""
+
+    priors: Mapping[str, dist.Distribution]  # of the sites, in their order along the last axis
+    mean: Float[Array, "objects sizes"]
+    root: Float[Array, "objects sizes sizes"]
+
+
+def posterior(run: Run, flux: Matrix, ivar: Matrix, robustness: Robustness, names: Sequence[str]) -> Solution:
+    """q of the sites `names`, those that the program has."""
     at_zero = run({})
-    prior = at_zero["coefficients"]["fn"]
+    priors = {name: at_zero[name]["fn"] for name in names if name in at_zero}
+    prior = priors["coefficients"]
     population, law = _population(prior), _law(bare(at_zero["flux"]["fn"]))
     if population is None or law is None or "basis" not in at_zero:
-        mean, root = laplace(run, prior)
+        mean, root = laplace(run, priors, {})
     else:
         origin = run({"coefficients": jnp.zeros(prior.shape(), flux.dtype)})
         mean, root = closed_form(origin, population, law, flux, ivar, robustness)
+        if len(priors) > 1:  # the rest of them at their medians so far
+            mean, root = laplace(run, priors, {"coefficients": mean})
     mean, root = lax.stop_gradient((mean, root))  # at the optimum the bound does not change with them
-    q = dist.MultivariateNormal(mean, scale_tril=root).to_event(prior.event_dim - 1)
-    return dist.TransformedDistribution(q, biject_to(prior.support)) if population is None else q
+    return Solution(priors, mean, root)
+
+
+def sample(q: Solution) -> None:
+    """Sample the sites, from one auxiliary site in unconstrained space as NumPyro's autoguides do."""
+    law = dist.MultivariateNormal(q.mean, scale_tril=q.root).to_event(1)
+    u = numpyro.sample("objects_unconstrained", law, infer={"is_auxiliary": True})
+    for name, part in _split(u, q.priors).items():
+        transform, shape = biject_to(q.priors[name].support), q.priors[name].shape()
+        value = transform(part)
+        volume = transform.log_abs_det_jacobian(part, value).sum()
+        numpyro.sample(name, dist.Delta(value, -volume, event_dim=len(shape)))
 
 
 def closed_form(
@@ -59,7 +82,8 @@ def closed_form(
     W = jnp.where(seen, 1.0 / jnp.broadcast_to(cells.scale, flux.shape) ** 2, 0.0)
     Y, W, basis, population, law = lax.stop_gradient((Y, W, basis, population, law))
     rank, dtype = len(basis), flux.dtype
-    shared = Globals(basis, law, population, jnp.eye(rank, dtype=dtype))
+    known = jnp.zeros((pair_count(rank), basis.shape[1]), dtype)
+    shared = Globals(basis, law, population, jnp.eye(rank, dtype=dtype), known)
 
     # the E-step's precision takes its weights for known; the Fisher information does not
     fisher = (1.0 + law.inverse_df) / (1.0 + 3.0 * law.inverse_df)
@@ -83,39 +107,56 @@ def closed_form(
     return last.coefficients, _root(jnp.moveaxis(unpack(last.covariance.T, rank), -1, 0))
 
 
-def laplace(run: Run, prior: dist.Distribution) -> Normals:
-    """Mode and curvature of the log density in the unconstrained space of the coefficients.
+def laplace(run: Run, priors: Mapping[str, dist.Distribution], start: Mapping[str, Array]) -> Normals:
+    """Mode and curvature of the log density in the unconstrained space of the objects' sites.
 
-    Objects are independent given what they share: the Hessian has one K x K block per object, and K
-    Hessian-vector products show all of them. Negative curvature counts by its size, so that steps climb.
+    Objects are independent given what they share: the Hessian has one block per object, and as many
+    Hessian-vector products as it has rows show all of them. Negative curvature counts by its size, so that
+    steps climb. `start` has unconstrained values to begin with; 0 where it has none.
     """
-    transform = biject_to(prior.support)
-    objects, rank = prior.shape()
+    transforms = {name: biject_to(prior.support) for name, prior in priors.items()}
+    parts = [start.get(name, jnp.zeros(prior.shape())) for name, prior in priors.items()]
+    first = jnp.concatenate([x.reshape(len(x), -1) for x in parts], 1)
+    objects, size = first.shape
 
-    def log_joint(u: Float[Array, "objects rank"]) -> Float[Array, ""]:
-        site = run({"coefficients": transform(u)})
-        terms = (site[name]["fn"].log_prob(site[name]["value"]).sum() for name in ("coefficients", "flux"))
-        return sum(terms) + transform.log_abs_det_jacobian(u, transform(u)).sum()
+    def log_joint(u: Float[Array, "objects sizes"]) -> Float[Array, ""]:
+        free = _split(u, priors)
+        values = {name: transforms[name](x) for name, x in free.items()}
+        site = run(values)
+        terms = (site[name]["fn"].log_prob(site[name]["value"]).sum() for name in (*priors, "flux"))
+        volumes = (transforms[name].log_abs_det_jacobian(free[name], values[name]).sum() for name in priors)
+        return sum(terms) + sum(volumes)
 
     slope = jax.grad(log_joint)
 
-    def curvature(u: Float[Array, "objects rank"]) -> tuple[Array, Array]:
-        units = jnp.broadcast_to(jnp.eye(rank, dtype=u.dtype)[:, None], (rank, objects, rank))
+    def curvature(u: Float[Array, "objects sizes"]) -> tuple[Array, Array]:
+        units = jnp.broadcast_to(jnp.eye(size, dtype=u.dtype)[:, None], (size, objects, size))
         rows = jax.vmap(lambda v: jax.jvp(slope, (u,), (v,))[1])(units)
         values, vectors = jnp.linalg.eigh(-0.5 * (rows.transpose(1, 0, 2) + rows.transpose(1, 2, 0)))
-        size = jnp.abs(values)
-        return jnp.maximum(size, 1e-6 * size.max(1, keepdims=True) + 1e-20), vectors
+        length = jnp.abs(values)
+        return jnp.maximum(length, 1e-6 * length.max(1, keepdims=True) + 1e-20), vectors
 
-    def climb(_: int, u: Float[Array, "objects rank"]) -> Float[Array, "objects rank"]:
+    def climb(_: int, u: Float[Array, "objects sizes"]) -> Float[Array, "objects sizes"]:
         values, vectors = curvature(u)
         along = jnp.einsum("nij,ni->nj", vectors, slope(u)) / values
         step = jnp.einsum("nij,nj->ni", vectors, along)
         length, far = (jnp.linalg.norm(x, axis=1, keepdims=True) for x in (step, u))
         return u + step * jnp.minimum(1.0, (1.0 + far) / jnp.maximum(length, 1e-20))
 
-    u = lax.fori_loop(0, NEWTON_STEPS, climb, jnp.zeros((objects, rank)))
+    u = lax.fori_loop(0, NEWTON_STEPS, climb, first)
     values, vectors = curvature(u)
     return u, _root(jnp.einsum("nik,nk,njk->nij", vectors, 1.0 / values, vectors))
+
+
+def _split(u: Float[Array, "objects sizes"], priors: Mapping[str, dist.Distribution]) -> dict[str, Array]:
+    """The columns of every site, in its shape."""
+    parts, start = {}, 0
+    for name, prior in priors.items():
+        shape = prior.shape()
+        width = math.prod(shape[1:])
+        parts[name] = u[:, start : start + width].reshape(shape)
+        start += width
+    return parts
 
 
 def _root(V: Float[Array, "objects rank rank"]) -> Float[Array, "objects rank rank"]:

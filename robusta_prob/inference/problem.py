@@ -16,6 +16,7 @@ from robusta_prob.data import Dataset
 from robusta_prob.inference import em
 from robusta_prob.inference.anneal import Robustness
 from robusta_prob.inference.iterate import Epoch
+from robusta_prob.inference.linalg import pair_count
 from robusta_prob.inference.sweep import Globals, Population, Settings
 from robusta_prob.models.noise import Noise, NoiseLaw
 from robusta_prob.models.priors import Prior
@@ -101,7 +102,13 @@ class Problem(NamedTuple):
         self, basis: Float[np.ndarray, "rank pixels"], law: NoiseLaw, population: Population
     ) -> Globals:
         """Shared values to begin with."""
-        return Globals(jnp.asarray(basis, self.dtype), law, population, jnp.eye(len(basis), dtype=self.dtype))
+        return Globals(
+            jnp.asarray(basis, self.dtype),
+            law,
+            population,
+            turn=jnp.eye(len(basis), dtype=self.dtype),
+            basis_covariance=jnp.zeros((pair_count(len(basis)), basis.shape[1]), self.dtype),
+        )
 
     def population(
         self, mean: Float[np.ndarray, " rank"], covariance: Float[np.ndarray, "rank rank"]

@@ -25,7 +25,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from robusta_prob.inference.linalg import pack, pair_count, pairs, solve, unpack
+from robusta_prob.inference.linalg import congruence, pack, pair_count, pairs, solve, unpack
 from robusta_prob.inference.noise_step import NoiseSums
 from robusta_prob.models.noise import Law, NoiseLaw, effective_ivar, law_at, log_kernel_slope, log_normaliser
 
@@ -49,6 +49,8 @@ class Globals(NamedTuple):
     loss: NoiseLaw
     population: Population
     turn: Float[Array, "rank rank"]  # takes coefficients from the gauge of the pass before into this one
+    # Cov(g_j), packed, with the weights taken for known; 0 until it is known
+    basis_covariance: Float[Array, "pairs pixels"]
 
 
 class Local(NamedTuple):
@@ -81,7 +83,7 @@ class Statistics(NamedTuple):
     gram_cov: Float[Array, "pairs pixels"]  # sum_i w_ij V_i
     rhs: Float[Array, "rank pixels"]  # sum_i w_ij m_i r_ij
     noise: NoiseSums
-    influence: Float[Array, " three"]  # sums of w, psi^2, psi' over cells: the sandwich's scalars
+    influence: Float[Array, " five"]  # sums of 1, w, psi^2, psi', psi'^2 over cells: the sandwich's scalars
     moment0: Float[Array, ""]  # sum_i omega_i
     moment1: Float[Array, " rank"]  # sum_i omega_i (m_i - mu), centred or float32 loses C
     moment2: Float[Array, "rank rank"]  # sum_i omega_i ((m_i - mu) (m_i - mu)^T + V_i)
@@ -107,7 +109,7 @@ def empty_statistics(rank: int, pixels: int, dtype: np.dtype) -> Statistics:
         zeros((p, pixels)),
         zeros((rank, pixels)),
         _no_sums(pixels, dtype),
-        zeros(3),
+        zeros(5),
         zeros(()),
         zeros(rank),
         zeros((rank, rank)),
@@ -125,7 +127,7 @@ def sweep_block(
 ) -> tuple[Local, Statistics, PerObject]:
     """One pass over one block: new local values, the statistics, and the bound before the update."""
     A, V, log_det, scale2 = local
-    G, law, population, _ = shared
+    G, law, population, _, basis_covariance = shared
     rank = len(G)
     first, second = pairs(rank)
     GG = G[first] * G[second]
@@ -140,18 +142,22 @@ def sweep_block(
         settings.object_scale > 0, lambda: object_scale2(X, count, scale2), lambda: jnp.ones_like(scale2)
     )
     # a V whose variances differ by more than roundings may have lost its smallest: none is negative
-    square = R**2 + jnp.maximum((V * twice) @ GG, 0.0) if marginal else R**2
+    spread = jnp.maximum((V * twice) @ GG, 0.0) if marginal else jnp.zeros_like(R)
     # an annealed Cov(a) lags behind: with it, every cell of precise objects would look bad to the end
-    square = R**2 + (1.0 - settings.object_scale) * (square - R**2)
+    spread = (1.0 - settings.object_scale) * spread
+
+    def noise_sums() -> NoiseSums:
+        of_basis = jnp.maximum((A[:, first] * A[:, second] * twice) @ basis_covariance, 0.0)
+        # no cell is fitted more than wholly, and the basis does not take what the coefficients took
+        of_basis = jnp.minimum(P * of_basis, 1.0) * jnp.maximum(1.0 - P * spread, 0.0)
+        of_basis = (1.0 - settings.object_scale) * of_basis
+        return _noise_sums(P * R**2, P * spread + of_basis, P, W, seen, law)
+
     # the noise law is that of the target model, whatever the annealing
-    noise = lax.cond(
-        settings.learn_noise > 0,
-        lambda: _noise_sums(P * square, P * R**2, P, W, seen, law),
-        lambda: _no_sums(Y.shape[1], Y.dtype),
-    )
+    noise = lax.cond(settings.learn_noise > 0, noise_sums, lambda: _no_sums(Y.shape[1], Y.dtype))
     P = P / jnp.maximum(scale2, 1.0)[:, None] ** settings.object_scale
     law = law._replace(inverse_df=jnp.maximum(law.inverse_df, settings.tail))
-    X = P * square  # z^2, or its posterior mean
+    X = P * (R**2 + spread)  # z^2, or its posterior mean
     at = law_at(X, jnp.where(seen, P, 1.0), law)
     influence = _influence(at, X, seen)
     w = P * at.pull  # the E-step's precision: without contamination (nu+1)/(nu+z^2) / (s^2 (sigma^2+f^2))
@@ -224,48 +230,46 @@ def object_scale2(X: Array, count: Array, scale2: Array) -> Float[Array, " block
     return scale2
 
 
-def _noise_sums(X: Array, XR: Array, P: Array, W: Array, seen: Array, law: NoiseLaw) -> NoiseSums:
-    """What the cells say about the noise law.
+def _noise_sums(XR: Array, spread: Array, P: Array, W: Array, seen: Array, law: NoiseLaw) -> NoiseSums:
+    """What the cells say about the noise law, from z^2 at the posterior mean, and the variance of z.
 
     By Fisher's identity the score of the marginal likelihood is the expectation of a cell's score under the
     posterior. At the mean of z^2 alone 1/nu would come out 0.7 K/M too small, so half the second derivative
     times the variance of z^2, 4 X (X - XR) - 2 (X - XR)^2, is added. And the posterior is wider than V, which
     takes the precisions for known, by naive over Fisher information, (nu + 3)/(nu + 1).
     """
-    at = law_at(X, jnp.where(seen, P, 1.0), law)
+    at = law_at(XR + spread, jnp.where(seen, P, 1.0), law)
     eta = law.inverse_df
     U = W / (1.0 + W * law.floor**2)
     width2 = 1.0 + law.width**2 * P
-    reach = at.bad * (X - width2) / (X + width2)
-    X, XR = jnp.minimum(X, FAR), jnp.minimum(XR, FAR)
-    X = XR + (X - XR) * (1.0 + 3.0 * eta) / (1.0 + eta)
+    reach = at.bad * (XR + spread - width2) / (XR + spread + width2)
+    XR = jnp.minimum(XR, FAR)
+    X = jnp.minimum(XR + spread * (1.0 + 3.0 * eta) / (1.0 + eta), 2.0 * FAR)
     weight = 1.0 / (1.0 + eta * X)
     variance = (X - XR) * (4.0 * X - 2.0 * (X - XR)) * weight**3
     excess = 0.5 * ((1.0 + eta) * X * weight - 1.0) - 0.5 * eta * (1.0 + eta) * variance
-    excess = jnp.where(seen, at.good * excess + 0.5 * reach / width2, 0.0)
+    # a cell that was fitted wholly tells nothing, and moves with every change of the law
+    told = jnp.where(seen, jnp.maximum(1.0 - spread, 0.0) ** 2, 0.0)
+    excess = jnp.where(seen, told * (at.good * excess + 0.5 * reach / width2), 0.0)
     tail = jax.grad(log_normaliser)(eta) + log_kernel_slope(X, eta)
     tail = at.good * (tail + 0.25 * (1.0 + 2.0 * eta - eta * X) * variance)
     of_width = reach * (1.0 - 1.0 / width2)
-    tail, of_width, bad = (jnp.where(seen, x, 0.0).sum() for x in (tail, of_width, at.bad))
-    of_floor = jnp.stack([seen.sum(0).astype(U.dtype), U.sum(0), (U**2).sum(0), (excess * U).sum(0)])
+    tail, of_width, bad = (jnp.where(seen, told * x, 0.0).sum() for x in (tail, of_width, at.bad))
+    of_floor = jnp.stack([told.sum(0), (told * U).sum(0), (told * U**2).sum(0), (excess * U).sum(0)])
     return NoiseSums(jnp.stack([excess.sum(), tail, of_width]), bad, of_floor)
 
 
-def _influence(at: Law, X: Array, seen: Array) -> Float[Array, " three"]:
-    """Sums of weight, squared score and slope of the loss per cell, in units of its precision."""
-    return jnp.stack([jnp.where(seen, x, 0.0).sum() for x in (at.pull, at.pull**2 * X, at.slope)])
+def _influence(at: Law, X: Array, seen: Array) -> Float[Array, " five"]:
+    """Sums of 1, weight, squared score, slope and its square, of the loss in units of a cell's precision."""
+    parts = (jnp.ones_like(X), at.pull, at.pull**2 * X, at.slope, at.slope**2)
+    return jnp.stack([jnp.where(seen, x, 0.0).sum() for x in parts])
 
 
 def _turned(local: Local, T: Float[Array, "rank rank"]) -> Local:
-    """The same posteriors in another gauge: T m, and T V T^T as one matrix on packed entries."""
-    first, second = pairs(len(T))
-    mixed = jnp.where(first == second, 0.0, 1.0).astype(T.dtype)[:, None]
-    packed = (
-        T.T[first][:, first] * T.T[second][:, second] + mixed * T.T[second][:, first] * T.T[first][:, second]
-    )
+    """The same posteriors in another gauge: T m, and T V T^T."""
     return local._replace(
         coefficients=local.coefficients @ T.T,
-        covariance=local.covariance @ packed,
+        covariance=local.covariance @ congruence(T).T,
         log_det=local.log_det + 2.0 * jnp.linalg.slogdet(T)[1],
     )
 

@@ -1,0 +1,61 @@
+"""NUTS on the same model, told in the gauge of a fit."""
+
+import math
+
+import numpy as np
+import pytest
+
+import robusta_prob as rp
+from robusta_prob.simulate import low_rank
+
+NOISE = rp.Noise(math.inf, 1.0, 0.0)
+
+
+@pytest.fixture(scope="module")
+def survey():
+    return low_rank(40, 25, 1, sigma=0.1, missing=0.1, seed=0)
+
+
+@pytest.fixture(scope="module")
+def fit(survey):
+    return rp.fit(survey.data, 1, noise=NOISE)
+
+
+@pytest.fixture(scope="module")
+def chains(survey, fit):
+    return rp.nuts(fit, survey.data, noise=NOISE, warmup=200, samples=300, chains=2)
+
+
+def test_the_closed_form_has_the_means_and_deviations_of_the_full_posterior(survey, fit, chains):
+    assert chains.r_hat < 1.05 and chains.divergences == 0  # 600 draws; the example runs to 1.01
+    flux = np.einsum("csnk,cskm->csnm", chains.coefficients, chains.basis)
+    sd = flux.std((0, 1))
+    offset = (rp.reconstruct(fit) - flux.mean((0, 1))) / sd
+    assert np.sqrt(np.mean(offset**2)) < 0.15  # of which the chains' own error is 0.05
+    assert np.median(rp.reconstruct_sd(fit) / sd) == pytest.approx(1.0, abs=0.1)
+
+
+def test_draws_in_the_gauge_of_a_fit_are_the_same_model(fit, chains, survey):
+    raw = chains.mcmc.get_samples(group_by_chain=True)
+    np.testing.assert_allclose(
+        chains.coefficients @ chains.basis,
+        np.asarray(raw["coefficients"] @ raw["basis"]) * survey.data.unit,
+        atol=1e-4,
+    )
+    across = chains.basis @ fit.basis.T
+    np.testing.assert_allclose(across, np.broadcast_to(np.eye(1), across.shape), atol=1e-5)
+    assert chains.noise == {}  # all of it was given
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"samples": 10**8}, "GiB: NUTS is a reference for small problems"), ({"chains": 0}, "at least 1")],
+)
+def test_what_cannot_be_sampled_is_refused(survey, fit, options, message):
+    with pytest.raises(ValueError, match=message):
+        rp.nuts(fit, survey.data, **options)
+
+
+def test_other_pixels_are_refused(survey, fit):
+    with pytest.raises(ValueError, match="pixels"):
+        rp.nuts(fit, low_rank(10, 12, 1).data)

@@ -1,0 +1,84 @@
+"""One matrix over engines, dtypes and noise settings: what every fit must do."""
+
+import math
+import warnings
+
+import jax
+import numpy as np
+import pytest
+
+import robusta_prob as rp
+from robusta_prob.inference import em
+from robusta_prob.inference.sweep import sweep
+from robusta_prob.simulate import largest_angle, low_rank
+
+RANK, SIZE = 2, (256, 40)
+NOISES = {
+    "learned": rp.Noise(),
+    "Gaussian": rp.Noise(math.inf, 1.0, 0.0),
+    "published": rp.Noise(1.0, 5.0, 0.0),
+    "pixel floors": rp.Noise(contamination=0.0, floor="pixel"),
+}
+
+
+@pytest.fixture(scope="module", params=["float32", "float64"])
+def survey(request):
+    return low_rank(*SIZE, RANK, missing=0.1, seed=0, dtype=request.param)
+
+
+def _fit(survey, engine, noise, **options):
+    return rp.fit(survey.data, RANK, engine=engine, noise=noise, **options)
+
+
+@pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
+@pytest.mark.parametrize("engine", ["em", "svi"])
+def test_a_fit_recovers_the_truth_in_the_dtype_of_its_data_and_can_be_repeated(survey, engine, noise):
+    fit = _fit(survey, engine, noise, key=3)
+    # K (M - K) angles of sigma / (|a| sqrt(N)) each would give 0.006
+    assert largest_angle(fit.basis, survey.truth.basis) < 0.02
+    error = (rp.reconstruct(fit) - survey.truth.clean) / rp.reconstruct_sd(fit)
+    assert np.sqrt(np.mean(error**2)) == pytest.approx(1.0, abs=0.25)
+    assert fit.noise.scale == pytest.approx(1.0, abs=0.1)
+    assert fit.status.ok or fit.status.code == "out_of_steps"
+    for name in ("basis", "coefficients", "coefficient_covariance", "basis_covariance"):
+        value = getattr(fit, name)
+        assert value.dtype == survey.data.dtype and np.isfinite(value).all(), name
+    again = _fit(survey, engine, noise, key=3)
+    np.testing.assert_array_equal(again.basis, fit.basis)
+    np.testing.assert_array_equal(again.coefficients, fit.coefficients)
+
+
+@pytest.mark.parametrize("engine", ["em", "svi"])
+def test_epochs_after_the_first_compile_nothing(survey, engine):
+    """Short runs: a longer one compiles nothing that a shorter one does not."""
+    _fit(survey, engine, rp.Noise(), max_epochs=3)
+    sizes = sweep._cache_size(), em.update._cache_size()
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, _, **__: compiled.append(name) if name.endswith("backend_compile_duration") else None
+    )
+    try:
+        _fit(survey, engine, rp.Noise(), max_epochs=3)
+        short, compiled[:] = len(compiled), []
+        _fit(survey, engine, rp.Noise(), max_epochs=9)
+        assert len(compiled) <= short
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert (sweep._cache_size(), em.update._cache_size()) == sizes
+
+
+@pytest.mark.parametrize("engine", ["em", "svi"])
+def test_hopeless_numbers_give_a_status_or_an_error_and_never_nan(engine):
+    rng = np.random.default_rng(0)
+    flux = rng.standard_cauchy((64, 20)) * 10.0 ** rng.uniform(-15, 15, (64, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rp.DataWarning)
+        data = rp.dataset(flux, 10.0 ** rng.uniform(-30, 30, flux.shape))
+    try:
+        fit = rp.fit(data, RANK, engine=engine, max_epochs=20)
+    except FloatingPointError as error:
+        assert "rp." in str(error) or "key" in str(error)
+        return
+    assert fit.status.message
+    for value in (fit.basis, fit.coefficients, fit.basis_covariance, *fit.noise):
+        assert np.isfinite(value).all()
