@@ -18,6 +18,9 @@ import robusta_prob as rp
 from robusta_prob.inference import local, svi
 from robusta_prob.inference.anneal import TARGET
 from robusta_prob.inference.guides import Whitened
+from robusta_prob.inference.problem import Problem
+from robusta_prob.inference.start import warm
+from robusta_prob.inference.variational import warm_up
 from robusta_prob.simulate import largest_angle, low_rank
 
 GAUSSIAN = rp.Noise(math.inf, 1.0, 0.0)
@@ -189,3 +192,87 @@ def test_minibatches_cover_every_object_and_have_one_shape():
 def test_impossible_settings_are_refused(survey, options, error, message):
     with pytest.raises(error, match=message):
         rp.fit(survey.data, 2, **options)
+
+
+def test_a_stored_state_resumes_where_it_was(survey):
+    """Arrays alone are carried: through host memory and another engine, the next steps are the same."""
+    data, model = survey.data, rp.models.rhmf
+    problem = Problem.of(data, 2, rp.Noise(), rp.Prior())
+    first, root, _ = warm_up(problem, warm(problem, survey.truth.basis, 0), rp.anneal.constant(), 0)
+
+    def made():
+        engine = svi.engine(
+            model, first, root, size=500, steps_per_epoch=4, noise=rp.Noise(), prior=rp.Prior()
+        )
+        return engine, engine.init(jax.random.key(0), (data.flux[:125], data.ivar[:125]))
+
+    def stepped(engine, state, epoch):
+        for batch in svi.minibatches(data.flux, data.ivar, 125, 0, epoch):
+            state, loss = engine.step(state, batch, TARGET)
+        return state, float(loss)
+
+    engine, state = made()
+    state, _ = stepped(engine, state, 0)
+    leaves, tree = jax.tree.flatten(state)
+    stored = [jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in leaves]
+    stored = [np.array(x) for x in stored]
+    _, loss = stepped(engine, state, 1)
+    other, _ = made()
+    again = [
+        jax.random.wrap_key_data(x) if jnp.issubdtype(y.dtype, jax.dtypes.prng_key) else jnp.asarray(x)
+        for x, y in zip(stored, leaves, strict=True)
+    ]
+    assert stepped(other, jax.tree.unflatten(tree, again), 1)[1] == loss
+
+
+def test_a_guide_of_ones_own_for_all_sites(survey):
+    """Amortised: coefficients are a linear function of the flux, and their deviation is one number."""
+    start = np.linalg.qr(survey.truth.basis.T)[0].T
+
+    def guide(flux, ivar, **_):
+        numpyro.param("law", jnp.zeros(()))
+        basis = numpyro.param("loc", jnp.zeros((2, 60)))
+        numpyro.sample("basis_whitened", dist.Normal(basis, 0.1).to_event(2))
+        for name, value in (
+            ("nu", 50.0),
+            ("scale", 1.0),
+            ("floor", 1e-3),
+            ("contamination", 1e-3),
+            ("width", 1.0),
+        ):
+            numpyro.sample(name, dist.Delta(numpyro.param(f"{name}_at", jnp.asarray(value))))
+        encoder = numpyro.param("encoder", jnp.asarray(start.T))
+        size = numpyro.param("size", 0.05, constraint=dist.constraints.positive)
+        with rp.models.standing_for(len(flux), 500):
+            mean = jnp.where(ivar > 0, flux, 0.0) @ encoder / 0.9
+            numpyro.sample("coefficients", dist.Normal(mean, size).to_event(2))
+
+    fit = rp.fit(survey.data, 2, engine="svi", guide=guide, max_epochs=60)
+    assert largest_angle(fit.basis, survey.truth.basis) < 0.1
+    assert np.isfinite(fit.basis_covariance).all() and np.isfinite(fit.coefficients).all()
+
+
+def test_object_scales_are_solved_for_with_the_coefficients():
+    """A tenth of the objects with errors five times too small: each scale belongs to its object."""
+    survey = low_rank(300, 60, 2, sigma=0.05, seed=2)
+    rng = np.random.default_rng(0)
+    bad = rng.random(300) < 0.1
+    noise = 5.0 * survey.data.unit / np.sqrt(survey.data.ivar) * rng.normal(size=(300, 60))
+    flux = np.where(bad[:, None], survey.truth.clean + noise, survey.data.flux * survey.data.unit)
+    data = rp.dataset(flux, survey.data.ivar / survey.data.unit**2)
+    model = partial(rp.models.rhmf_scaled, rank=2, noise=GAUSSIAN, size=300)
+    guide = rp.guide_for(model, init={"basis": survey.truth.basis})
+    loop = SVI(model, guide, optax.adam(1e-3), Trace_ELBO())
+    state = loop.init(jax.random.key(0), data.flux[:100], data.ivar[:100])
+    for rows in (
+        slice(100, 200),
+        slice(200, 300),
+    ):  # another batch is no matter: nothing of it is a parameter
+        state, loss = loop.update(state, data.flux[rows], data.ivar[rows])
+    assert np.isfinite(float(loss))
+    sites = trace(substitute(seed(guide, 1), loop.get_params(state))).get_trace(data.flux, data.ivar)
+    scale = np.asarray(sites["object_scale"]["value"])
+    assert np.median(scale[bad]) == pytest.approx(5.0, rel=0.2)
+    assert np.median(scale[~bad]) == pytest.approx(1.0, rel=0.1)
+    fit = rp.fit(data, 2, engine="svi", model=rp.models.rhmf_scaled, noise=GAUSSIAN, max_epochs=8)
+    assert largest_angle(fit.basis, survey.truth.basis) < 0.02

@@ -28,6 +28,7 @@ from robusta_prob.models.student_t import StudentT
 
 ANNEALED_PASSES, PASSES = 4, 5
 NEWTON_STEPS = 15
+SHARES = (1.0, 0.5, 0.2, 0.05, 0.0)  # of a Newton step, of which every object takes the best
 NO_CUT = 1e30
 
 Trace = Mapping[str, Any]  # of a program: its sites by name
@@ -119,15 +120,17 @@ def laplace(run: Run, priors: Mapping[str, dist.Distribution], start: Mapping[st
     first = jnp.concatenate([x.reshape(len(x), -1) for x in parts], 1)
     objects, size = first.shape
 
-    def log_joint(u: Float[Array, "objects sizes"]) -> Float[Array, ""]:
+    def log_joint(u: Float[Array, "objects sizes"]) -> Float[Array, " objects"]:
         free = _split(u, priors)
         values = {name: transforms[name](x) for name, x in free.items()}
         site = run(values)
-        terms = (site[name]["fn"].log_prob(site[name]["value"]).sum() for name in (*priors, "flux"))
-        volumes = (transforms[name].log_abs_det_jacobian(free[name], values[name]).sum() for name in priors)
-        return sum(terms) + sum(volumes)
+        seen = getattr(site["flux"]["fn"], "_mask", True)
+        terms = [jnp.where(seen, bare(site["flux"]["fn"]).log_prob(site["flux"]["value"]), 0.0)]
+        terms += [bare(site[name]["fn"]).log_prob(values[name]) for name in priors]
+        terms += [transforms[name].log_abs_det_jacobian(free[name], values[name]) for name in priors]
+        return sum(_per_object(term, objects) for term in terms)
 
-    slope = jax.grad(log_joint)
+    slope = jax.grad(lambda u: log_joint(u).sum())
 
     def curvature(u: Float[Array, "objects sizes"]) -> tuple[Array, Array]:
         units = jnp.broadcast_to(jnp.eye(size, dtype=u.dtype)[:, None], (size, objects, size))
@@ -141,11 +144,21 @@ def laplace(run: Run, priors: Mapping[str, dist.Distribution], start: Mapping[st
         along = jnp.einsum("nij,ni->nj", vectors, slope(u)) / values
         step = jnp.einsum("nij,nj->ni", vectors, along)
         length, far = (jnp.linalg.norm(x, axis=1, keepdims=True) for x in (step, u))
-        return u + step * jnp.minimum(1.0, (1.0 + far) / jnp.maximum(length, 1e-20))
+        step = step * jnp.minimum(1.0, (1.0 + far) / jnp.maximum(length, 1e-20))
+        step = jnp.where(jnp.isfinite(step).all(1, keepdims=True), step, 0.0)
+        shares = jnp.asarray(SHARES, u.dtype)
+        heights = lax.map(lambda share: log_joint(u + share * step), shares)
+        best = jnp.argmax(jnp.where(jnp.isfinite(heights), heights, -jnp.inf), axis=0)
+        return u + shares[best][:, None] * step
 
     u = lax.fori_loop(0, NEWTON_STEPS, climb, first)
     values, vectors = curvature(u)
     return u, _root(jnp.einsum("nik,nk,njk->nij", vectors, 1.0 / values, vectors))
+
+
+def _per_object(term: Array, objects: int) -> Float[Array, " objects"]:
+    """Sum of everything but the first axis; a term without it, of a prior that knows no objects, is shared."""
+    return term.reshape(objects, -1).sum(1) if term.ndim else term / objects
 
 
 def _split(u: Float[Array, "objects sizes"], priors: Mapping[str, dist.Distribution]) -> dict[str, Array]:

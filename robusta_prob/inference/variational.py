@@ -16,7 +16,7 @@ from robusta_prob.inference import em, svi
 from robusta_prob.inference.anneal import FULL, TARGET, Robustness, Schedule, has_ended, tightening
 from robusta_prob.inference.guides import LAW
 from robusta_prob.inference.isolate import tamed
-from robusta_prob.inference.iterate import Epoch, Run, iterate
+from robusta_prob.inference.iterate import ADVICE, Epoch, Run, iterate
 from robusta_prob.inference.linalg import invert, unpack
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.request import Plan, Request
@@ -157,7 +157,10 @@ def warm_up(
     gram *= n / sample.data.shape[0]
     gram += m * np.eye(problem.rank)[:, :, None]  # the weak prior of the programs
     covariance, _ = invert(jnp.asarray(gram))
-    root = np.linalg.cholesky(np.moveaxis(np.asarray(covariance, float), -1, 0))
+    covariance = np.moveaxis(np.asarray(covariance, float), -1, 0)
+    if not all(np.isfinite(x).all() for x in (covariance, *jax.tree.leaves(state.shared))):
+        raise FloatingPointError(f"the warm-up in closed form did not stay finite; {ADVICE}")
+    root = np.linalg.cholesky(covariance)
     return state.shared, root.astype(problem.dtype), history
 
 
