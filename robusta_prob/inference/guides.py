@@ -7,6 +7,7 @@ and nothing scales with the survey.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -98,15 +99,25 @@ def guide_for(
     ) -> None:
         values = autoguide(flux, ivar, *args, **settings)
 
-        def run(more: Mapping[str, Array]) -> Any:
-            with block(expose_types=["param"]):
-                program = substitute(seed(model, 0), data={**jax.lax.stop_gradient(values), **more})
-                return trace(program).get_trace(flux, ivar, *args, **settings)
+        def run(more: Mapping[str, Array], known: Mapping[str, Array]) -> Any:
+            program = substitute(seed(model, 0), data={**known, **more})
+            return trace(program).get_trace(flux, ivar, *args, **settings)
 
-        q = local.posterior(run, jnp.asarray(flux), jnp.asarray(ivar), robustness, of_objects)
-        weight = run({})["coefficients"]["scale"]
+        with block(expose_types=["param"]):
+            sites = run({}, values)
+        params = {name: site["value"] for name, site in sites.items() if site["type"] == "param"}
+        names = [name for name in of_objects if name in sites]
+
+        @jax.jit  # NumPyro calls a guide outside of any compilation first, operation by operation
+        def solved(known: Mapping[str, Array], flux: Array, ivar: Array) -> local.Normals:
+            with block():
+                return local.posterior(partial(run, known=known), flux, ivar, robustness, names)
+
+        known = jax.lax.stop_gradient({**values, **params})
+        q = solved(known, jnp.asarray(flux), jnp.asarray(ivar))
+        weight = sites["coefficients"]["scale"]
         with scale(scale=1.0 if weight is None else weight):
-            local.sample(q)
+            local.sample({name: sites[name]["fn"] for name in names}, q)
 
     guide.shared = autoguide  # type: ignore[attr-defined]
     return guide

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,21 +34,13 @@ NO_CUT = 1e30
 Trace = Mapping[str, Any]  # of a program: its sites by name
 Run = Callable[[Mapping[str, Array]], Trace]  # the program at the shared values and these coefficients
 Matrix = Float[Array, "objects pixels"]
-Normals = tuple[Float[Array, "objects rank"], Float[Array, "objects rank rank"]]  # mean, and root of V
+Normals = tuple[Float[Array, "objects sizes"], Float[Array, "objects sizes sizes"]]  # mean, and root of V
 
 
-class Solution(NamedTuple):
-    """q of what belongs to the objects: a Gaussian each over all their sites, in unconstrained space."""
-
-    priors: Mapping[str, dist.Distribution]  # of the sites, in their order along the last axis
-    mean: Float[Array, "objects sizes"]
-    root: Float[Array, "objects sizes sizes"]
-
-
-def posterior(run: Run, flux: Matrix, ivar: Matrix, robustness: Robustness, names: Sequence[str]) -> Solution:
-    """q of the sites `names`, those that the program has."""
+def posterior(run: Run, flux: Matrix, ivar: Matrix, robustness: Robustness, names: Sequence[str]) -> Normals:
+    """q of what belongs to the objects: a Gaussian each over the sites `names`, in unconstrained space."""
     at_zero = run({})
-    priors = {name: at_zero[name]["fn"] for name in names if name in at_zero}
+    priors = {name: at_zero[name]["fn"] for name in names}
     prior = priors["coefficients"]
     population, law = _population(prior), _law(bare(at_zero["flux"]["fn"]))
     if population is None or law is None or "basis" not in at_zero:
@@ -56,18 +48,17 @@ def posterior(run: Run, flux: Matrix, ivar: Matrix, robustness: Robustness, name
     else:
         origin = run({"coefficients": jnp.zeros(prior.shape(), flux.dtype)})
         mean, root = closed_form(origin, population, law, flux, ivar, robustness)
-        if len(priors) > 1:  # the rest of them at their medians so far
+        if len(priors) > 1:  # the other sites at what they were drawn for now
             mean, root = laplace(run, priors, {"coefficients": mean})
-    mean, root = lax.stop_gradient((mean, root))  # at the optimum the bound does not change with them
-    return Solution(priors, mean, root)
+    return lax.stop_gradient((mean, root))  # at the optimum the bound does not change with them
 
 
-def sample(q: Solution) -> None:
+def sample(priors: Mapping[str, dist.Distribution], q: Normals) -> None:
     """Sample the sites, from one auxiliary site in unconstrained space as NumPyro's autoguides do."""
-    law = dist.MultivariateNormal(q.mean, scale_tril=q.root).to_event(1)
+    law = dist.MultivariateNormal(q[0], scale_tril=q[1]).to_event(1)
     u = numpyro.sample("objects_unconstrained", law, infer={"is_auxiliary": True})
-    for name, part in _split(u, q.priors).items():
-        transform, shape = biject_to(q.priors[name].support), q.priors[name].shape()
+    for name, part in _split(u, priors).items():
+        transform, shape = biject_to(priors[name].support), priors[name].shape()
         value = transform(part)
         volume = transform.log_abs_det_jacobian(part, value).sum()
         numpyro.sample(name, dist.Delta(value, -volume, event_dim=len(shape)))
@@ -128,7 +119,7 @@ def laplace(run: Run, priors: Mapping[str, dist.Distribution], start: Mapping[st
         terms = [jnp.where(seen, bare(site["flux"]["fn"]).log_prob(site["flux"]["value"]), 0.0)]
         terms += [bare(site[name]["fn"]).log_prob(values[name]) for name in priors]
         terms += [transforms[name].log_abs_det_jacobian(free[name], values[name]) for name in priors]
-        return sum(_per_object(term, objects) for term in terms)
+        return sum((_per_object(term, objects) for term in terms), jnp.zeros(objects, u.dtype))
 
     slope = jax.grad(lambda u: log_joint(u).sum())
 
@@ -157,7 +148,7 @@ def laplace(run: Run, priors: Mapping[str, dist.Distribution], start: Mapping[st
 
 
 def _per_object(term: Array, objects: int) -> Float[Array, " objects"]:
-    """Sum of everything but the first axis; a term without it, of a prior that knows no objects, is shared."""
+    """Sum over all but the first axis; a term without it, of a prior that knows no objects, is shared."""
     return term.reshape(objects, -1).sum(1) if term.ndim else term / objects
 
 

@@ -156,7 +156,7 @@ def law_at(z2: Float[Array, "*cells"], precision: Float[Array, "*cells"], law: N
     of_wide = 2.0 / (width2 + z2)
     good = (1.0 - bad) * jnp.exp(core)
     wide = bad / (2.0 * math.pi) * jnp.sqrt(width2) * of_wide
-    # without bad cells the density may be smaller than the smallest number: safe in second derivatives as well
+    # without bad cells the density may be smaller than the smallest number; safe to differentiate twice
     total = jnp.where(wide > 0, jnp.maximum(good + wide, jnp.finfo(core.dtype).tiny), 1.0)
     good, share = good / total, wide / total
     density = jnp.where(wide > 0, jnp.log(total), core + jnp.log1p(-bad))
