@@ -177,7 +177,7 @@ def test_minibatches_cover_every_object_and_have_one_shape():
         ({"engine": "mcmc"}, ValueError, "engine must be one of"),
         ({"guide": "map"}, ValueError, "guide belongs to engine='svi'"),
         ({"engine": "svi", "guide": "mean"}, ValueError, "guide must be one of"),
-        ({"engine": "svi", "prior": rp.Prior.flat()}, ValueError, "needs a population that can be drawn"),
+        ({"engine": "svi", "prior": rp.Prior.flat()}, ValueError, "needs a proper population"),
         ({"engine": "svi", "model": 3}, TypeError, "model must be a NumPyro program"),
         ({"noise": "cauchy"}, TypeError, "noise must be rp.Noise"),
         ({"prior": "flat"}, TypeError, "prior must be rp.Prior"),
