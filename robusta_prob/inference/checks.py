@@ -70,8 +70,8 @@ def check_engine(engine: str, prior: Prior, model: Any, guide: Any, optimizer: A
         raise ValueError(f"engine must be one of {ENGINES}, got {engine!r}")
     if engine == "svi" and prior.is_flat:
         raise ValueError(
-            "engine='svi' needs a proper population, prior=rp.Prior(): with a flat one the bound grows for ever "
-            "as the basis shrinks; Prior.flat() belongs to engine='em'"
+            "engine='svi' needs a proper population, prior=rp.Prior(): with a flat one the bound grows "
+            "for ever as the basis shrinks; Prior.flat() belongs to engine='em'"
         )
     given = [
         name
