@@ -20,13 +20,18 @@ from numpyro.infer import SVI, Trace_ELBO
 import robusta_prob as rp
 
 
-# %% Smooth basis vectors: a random walk along the pixels instead of independent entries
+# %% Smooth basis vectors: a Gaussian process along the pixels instead of independent entries
+LENGTH = 0.05  # of its squared-exponential kernel, in units of the whole range
+
+
 def smooth(
     flux: Any, ivar: Any, *, rank: int, noise: Any = None, prior: Any = None, size: int | None = None
 ) -> Any:
     objects, pixels = ivar.shape
-    walk = dist.GaussianRandomWalk(0.3 / math.sqrt(pixels), pixels)
-    basis = numpyro.sample("basis", walk.expand([rank]).to_event(1))
+    x = jnp.arange(pixels) / pixels
+    kernel = jnp.exp(-0.5 * ((x[:, None] - x) / LENGTH) ** 2) + 1e-4 * jnp.eye(pixels)
+    process = dist.MultivariateNormal(jnp.zeros(pixels), kernel / pixels)
+    basis = numpyro.sample("basis", process.expand([rank]).to_event(1))
     law = rp.models.sample_noise(noise or rp.Noise(), pixels)
     with rp.models.standing_for(objects, size):
         coefficients = rp.models.sample_coefficients(objects, rank, pixels, prior or rp.Prior())
@@ -34,7 +39,7 @@ def smooth(
 
 
 def compare_smooth(objects: int, pixels: int) -> dict[str, float]:
-    """At S/N 1 per pixel, the angle to the truth with and without the random walk."""
+    """At S/N 1 per pixel, the angle to the truth with and without the smoothness."""
     survey = rp.simulate.low_rank(objects, pixels, 2, sigma=1.0, spread=0.2, seed=3)
     known = rp.Noise(math.inf, 1.0, 0.0)
     fits = {
