@@ -19,7 +19,6 @@ from numpyro.infer import SVI, Trace_ELBO
 
 import robusta_prob as rp
 
-
 # %% Smooth basis vectors: a Gaussian process along the pixels instead of independent entries
 LENGTH = 0.05  # of its squared-exponential kernel, in units of the whole range
 

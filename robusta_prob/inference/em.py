@@ -238,7 +238,9 @@ def update(
         law, statistics.noise, free, jnp.asarray(learn.floor) > 0, memory.pace
     )
     new_population = _population_step(population, statistics, learn)
-    new = Globals(G_new, new_law, new_population, jnp.eye(rank, dtype=G.dtype), pack(inverse))
+    # a basis that is held may come from more objects than these
+    of_basis = jnp.where(learn.basis > 0, pack(inverse), shared.basis_covariance)
+    new = Globals(G_new, new_law, new_population, jnp.eye(rank, dtype=G.dtype), of_basis)
     new = jax.lax.cond(learn.basis > 0, _in_gauge, lambda x, _: x, new, covariance_of(statistics))
     pace = jax.tree.map(partial(jnp.where, steady), pace, first_pace(G.dtype))
     memory = Memory(carried(leaps, jnp.linalg.inv(new.turn).T @ T), pace)

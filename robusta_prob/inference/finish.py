@@ -15,12 +15,12 @@ from robusta_prob.inference import em
 from robusta_prob.inference.anneal import TARGET
 from robusta_prob.inference.isolate import tamed
 from robusta_prob.inference.iterate import ADVICE, Epoch, Run, Status, iterate
-from robusta_prob.inference.linalg import invert, unpack
+from robusta_prob.inference.linalg import invert, pack, unpack
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.results import Fit, PopulationLaw, fingerprints
 from robusta_prob.inference.settle import NOTHING, covariances, gather, settle
 from robusta_prob.inference.start import Begun
-from robusta_prob.inference.sweep import Statistics
+from robusta_prob.inference.sweep import Globals, Statistics
 from robusta_prob.models.gauge import fix_gauge, near_equal
 from robusta_prob.models.noise import Noise, NoiseLaw
 from robusta_prob.models.priors import Prior
@@ -65,16 +65,18 @@ def finish(
     population = _moments(state, info.statistics)
     information = _information(problem, state, blocks)
     packed, last = covariances(problem, state, blocks, information)
-    noise, noise_status = state.shared.loss, run.status
-    if not (has_law and _all_learned(problem)):
-        noise, noise_status = _learn_noise(problem, state, A, population, config["seed"])
-    loss, noise = (on_host(law) for law in (state.shared.loss, noise))
-
     gram = unpack(np.asarray(last.statistics.gram, float) * information, rank)
     if column_covariance is None:
         column_covariance = np.moveaxis(invert_host(gram), -1, 0)
     trained = np.asarray(last.statistics.gram[0]) > 0
     column_covariance[~trained] = 0.0
+
+    noise, noise_status = state.shared.loss, run.status
+    if not (has_law and _all_learned(problem)):
+        known = jnp.asarray(np.moveaxis(column_covariance, 0, -1), problem.dtype)
+        shared = state.shared._replace(basis_covariance=pack(known))
+        noise, noise_status = _learn_noise(problem, shared, A, population, config["seed"])
+    loss, noise = (on_host(law) for law in (state.shared.loss, noise))
 
     basis = np.where(trained, np.asarray(state.shared.basis), 0.0)
     gauge = fix_gauge(basis, population.covariance + np.outer(population.mean, population.mean))
@@ -156,7 +158,7 @@ def _all_learned(problem: Problem) -> bool:
 
 def _learn_noise(
     problem: Problem,
-    state: em.State,
+    shared: Globals,
     A: Float[np.ndarray, "objects rank"],
     population: PopulationLaw,
     seed: int,
@@ -172,8 +174,8 @@ def _learn_noise(
     scale = problem.noise.scale if problem.learn.floor and not problem.separable else None
     noise = Noise(scale=scale, floor="pixel" if problem.per_pixel else None)
     free = Problem.of(part, problem.rank, noise, Prior())
-    residual = np.asarray(part.flux) - (A[rows] @ np.asarray(state.shared.basis, float)).astype(data.dtype)
-    shared = state.shared._replace(
+    residual = np.asarray(part.flux) - (A[rows] @ np.asarray(shared.basis, float)).astype(data.dtype)
+    shared = shared._replace(
         loss=free.first_law(residual, np.asarray(part.ivar)),
         population=free.population(population.mean, population.covariance),
     )

@@ -248,14 +248,16 @@ def _noise_sums(XR: Array, spread: Array, P: Array, W: Array, seen: Array, law: 
     weight = 1.0 / (1.0 + eta * X)
     variance = (X - XR) * (4.0 * X - 2.0 * (X - XR)) * weight**3
     excess = 0.5 * ((1.0 + eta) * X * weight - 1.0) - 0.5 * eta * (1.0 + eta) * variance
-    # a cell that was fitted wholly tells nothing, and moves with every change of the law
-    told = jnp.where(seen, jnp.maximum(1.0 - spread, 0.0) ** 2, 0.0)
-    excess = jnp.where(seen, told * (at.good * excess + 0.5 * reach / width2), 0.0)
+    # (1 - leverage)^2: a cell that was fitted wholly tells nothing, and moves with every change of the law;
+    # the leverage is that at full weight, or the cell's own residual would choose how much it counts
+    others = spread / jnp.maximum(1.0 - at.pull * spread, 1e-3)
+    counts = jnp.where(seen, 1.0 / (1.0 + others) ** 2, 0.0)
+    excess = jnp.where(seen, counts * (at.good * excess + 0.5 * reach / width2), 0.0)
     tail = jax.grad(log_normaliser)(eta) + log_kernel_slope(X, eta)
     tail = at.good * (tail + 0.25 * (1.0 + 2.0 * eta - eta * X) * variance)
     of_width = reach * (1.0 - 1.0 / width2)
-    tail, of_width, bad = (jnp.where(seen, told * x, 0.0).sum() for x in (tail, of_width, at.bad))
-    of_floor = jnp.stack([told.sum(0), (told * U).sum(0), (told * U**2).sum(0), (excess * U).sum(0)])
+    tail, of_width, bad = (jnp.where(seen, counts * x, 0.0).sum() for x in (tail, of_width, at.bad))
+    of_floor = jnp.stack([counts.sum(0), (counts * U).sum(0), (counts * U**2).sum(0), (excess * U).sum(0)])
     return NoiseSums(jnp.stack([excess.sum(), tail, of_width]), bad, of_floor)
 
 
