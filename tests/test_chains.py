@@ -56,6 +56,40 @@ def test_what_cannot_be_sampled_is_refused(survey, fit, options, message):
         rp.nuts(fit, survey.data, **options)
 
 
+def test_floors_and_widths_come_in_the_users_unit():
+    survey = low_rank(20, 15, 1, sigma=0.1, seed=0)
+    big = rp.dataset(500.0 * survey.data.flux, survey.data.ivar / 500.0**2)
+    fit = rp.fit(big, 1, noise=rp.Noise(math.inf, 1.0, 50.0))
+    chains = rp.nuts(fit, big, warmup=30, samples=20, chains=1)  # the floor that the fit was given
+    raw = chains.mcmc.get_samples()
+    assert float(raw["floor"][0]) == pytest.approx(50.0 / big.unit) and chains.noise == {}
+    learned = rp.nuts(fit, big, noise=rp.Noise(), warmup=5, samples=4, chains=1)
+    assert set(learned.noise) == {"nu", "scale", "floor", "contamination", "width"}
+    for name in ("floor", "width"):
+        np.testing.assert_allclose(
+            learned.noise[name][0], learned.mcmc.get_samples()[name] * big.unit, rtol=1e-5
+        )
+
+
+def test_the_gauge_of_a_fit_undoes_any_change_of_basis():
+    survey = low_rank(60, 30, 3, seed=1)
+    fit = rp.fit(survey.data, 3)
+    R = np.random.default_rng(0).normal(size=(3, 3))
+    A, G = rp.in_gauge_of(fit, fit.coefficients @ np.linalg.inv(R), R @ fit.basis)
+    np.testing.assert_allclose(G, fit.basis, atol=1e-5)
+    np.testing.assert_allclose(A, fit.coefficients, atol=1e-4)
+    with pytest.raises(ValueError, match="must end in axes"):
+        rp.in_gauge_of(fit, fit.coefficients[:, :2], fit.basis)
+    with pytest.raises(ValueError, match="not finite or has no part"):
+        rp.in_gauge_of(fit, fit.coefficients, 0.0 * fit.basis)
+
+
+def test_a_flat_prior_has_no_population_to_sample_with(survey):
+    flat = rp.fit(survey.data, 1, noise=NOISE, prior=rp.Prior.flat())
+    with pytest.raises(ValueError, match="no population to sample with"):
+        rp.nuts(flat, survey.data)
+
+
 def test_other_pixels_are_refused(survey, fit):
     with pytest.raises(ValueError, match="pixels"):
         rp.nuts(fit, low_rank(10, 12, 1).data)

@@ -38,9 +38,10 @@ def test_a_fit_recovers_the_truth_in_the_dtype_of_its_data_and_can_be_repeated(s
     # K (M - K) angles of sigma / (|a| sqrt(N)) each would give 0.006
     assert largest_angle(fit.basis, survey.truth.basis) < 0.02
     error = (rp.reconstruct(fit) - survey.truth.clean) / rp.reconstruct_sd(fit)
-    assert np.sqrt(np.mean(error**2)) == pytest.approx(1.0, abs=0.25)
-    assert fit.noise.scale == pytest.approx(1.0, abs=0.1)
-    assert fit.status.ok or fit.status.code == "out_of_steps"
+    assert np.sqrt(np.mean(error**2)) == pytest.approx(1.0, abs=0.12)  # 590 degrees of freedom: 3 %
+    # 9216 cells: 0.7 %, where K/M and K/N are 5 % and 1 %; floors of pixels that have none take 3 % of it
+    assert fit.noise.scale == pytest.approx(1.0, abs=0.05 if noise.floor == "pixel" else 0.03)
+    assert fit.status.ok
     for name in ("basis", "coefficients", "coefficient_covariance", "basis_covariance"):
         value = getattr(fit, name)
         assert value.dtype == survey.data.dtype and np.isfinite(value).all(), name

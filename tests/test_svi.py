@@ -12,6 +12,7 @@ import optax
 import pytest
 from numpyro.handlers import seed, substitute, trace
 from numpyro.infer import SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoNormal
 from numpyro.infer.util import log_density
 
 import robusta_prob as rp
@@ -138,8 +139,8 @@ def test_local_solutions_are_the_dense_posterior(x64):
     def run(more):
         return trace(substitute(seed(model, 0), {"basis": jnp.asarray(G), **more})).get_trace(flux, ivar)
 
-    closed = local.posterior(run, jnp.asarray(flux), jnp.asarray(ivar), TARGET, ["coefficients"])
-    newton = local.laplace(run, {"coefficients": run({})["coefficients"]["fn"]}, {})
+    closed = local.posterior(run, jnp.asarray(flux), jnp.asarray(ivar), TARGET, ["coefficients"], linear=True)
+    newton = local.laplace(run, {"coefficients": run({})["coefficients"]["fn"]}, {}, jnp.asarray(ivar > 0))
     precision = np.linalg.inv(half @ half.T)
     for i in range(6):
         H = (G * ivar[i]) @ G.T + precision
@@ -228,8 +229,8 @@ def test_a_guide_of_ones_own_for_all_sites(survey):
 
     def guide(flux, ivar, **_):
         numpyro.param("law", jnp.zeros(()))
-        basis = numpyro.param("loc", jnp.zeros((2, 60)))
-        numpyro.sample("basis_whitened", dist.Normal(basis, 0.1).to_event(2))
+        basis = numpyro.param("loc", jnp.asarray(start))
+        numpyro.sample("basis", dist.Normal(basis, 0.01).to_event(2))
         for name, value in (
             ("nu", 50.0),
             ("scale", 1.0),
@@ -273,3 +274,50 @@ def test_object_scales_are_solved_for_with_the_coefficients():
     assert np.median(scale[~bad]) == pytest.approx(1.0, rel=0.1)
     fit = rp.fit(data, 2, engine="svi", model=rp.models.rhmf_scaled, noise=GAUSSIAN, max_epochs=8)
     assert largest_angle(fit.basis, survey.truth.basis) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("guide", "options", "message"),
+    [
+        (lambda flux, ivar, **_: None, {}, "the guide must sample the sites of the program"),
+        (
+            AutoNormal(partial(rp.models.rhmf, rank=2)),
+            {"batch_rows": 128},
+            "belong to the 125 objects of one",
+        ),
+    ],
+)
+def test_a_guide_that_cannot_be_right_is_refused(survey, guide, options, message):
+    with pytest.raises(ValueError, match=message):
+        rp.fit(survey.data, 2, engine="svi", guide=guide, max_epochs=2, **options)
+
+
+def test_a_program_of_other_sites_is_refused_by_name(survey):
+    def model(flux, ivar, *, rank):
+        numpyro.sample("G", dist.Normal(0.0, 1.0).expand([rank, 60]).to_event(2))
+
+    with pytest.raises(ValueError, match="no site 'coefficients' and no site 'flux'"):
+        rp.fit(survey.data, 2, engine="svi", model=model)
+
+
+@pytest.mark.parametrize("gain", [1.0, 2.0])
+def test_a_program_in_plates_of_its_own_and_with_a_response(survey, gain):
+    """A mean that is not coefficients @ basis is solved for by Newton steps, without being told."""
+
+    def model(flux, ivar, *, rank, size=None):
+        objects, pixels = ivar.shape
+        basis = numpyro.sample("basis", dist.Normal(0.0, 0.1).expand([rank, pixels]).to_event(2))
+        sigma = 1.0 / jnp.sqrt(jnp.where(ivar > 0, ivar, 1.0))
+        with numpyro.plate("rows", objects), rp.models.standing_for(objects, size):
+            law = dist.Normal(0.0, 5.0).expand([rank]).to_event(1)
+            coefficients = numpyro.sample("coefficients", law)
+            cells = dist.Normal(gain * coefficients @ basis, sigma).mask(ivar > 0).to_event(1)
+            numpyro.sample("flux", cells, obs=jnp.where(ivar > 0, flux, 0.0))
+
+    fit = rp.fit(survey.data, 2, engine="svi", model=model, max_epochs=25)
+    assert largest_angle(fit.basis, survey.truth.basis) < 0.02
+
+
+def test_an_optimiser_that_runs_away_is_a_status(survey):
+    fit = rp.fit(survey.data, 2, engine="svi", optimizer=optax.sgd(1e3), max_epochs=4)
+    assert not fit.status.ok

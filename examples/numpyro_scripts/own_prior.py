@@ -55,7 +55,10 @@ def non_negative(flux: Any, ivar: Any, *, size: int | None = None) -> Any:
     with rp.models.standing_for(objects, size):
         shares = dist.HalfNormal(3.0).expand([objects, 2]).to_event(2)
         coefficients = numpyro.sample("coefficients", shares)
-    law = dist.Normal(coefficients @ basis, 1.0 / jnp.sqrt(ivar))
+    sigma = 1.0 / jnp.sqrt(
+        jnp.where(ivar > 0, ivar, 1.0)
+    )  # finite at missing cells too, or gradients are NaN
+    law = dist.Normal(coefficients @ basis, sigma)
     return rp.models.observe(flux, ivar, law, size)
 
 

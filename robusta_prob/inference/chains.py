@@ -13,7 +13,9 @@ from numpyro.diagnostics import split_gelman_rubin
 from numpyro.infer import MCMC, NUTS, init_to_value
 
 from robusta_prob.data import Dataset
-from robusta_prob.inference.guides import LAW, Program, whitened
+from robusta_prob.inference.checks import check_types, seed_of
+from robusta_prob.inference.guides import Program, whitened
+from robusta_prob.inference.isolate import tamed, without
 from robusta_prob.inference.problem import precision
 from robusta_prob.inference.projection import check_same_pixels, project
 from robusta_prob.inference.results import Fit
@@ -49,8 +51,8 @@ def nuts(
 ) -> Chains:
     """Sample coefficients, basis and noise law of a small problem, to check the Gaussian posteriors of `fit`.
 
-    The population is that of the fit, as everywhere (empirical Bayes); chains begin at the fit, with every
-    column of the basis in units of its posterior deviations.
+    The population is that of the fit, as everywhere (empirical Bayes), and pixels that the fit left out count
+    as missing; chains begin at the fit, with columns of the basis in units of their posterior deviations.
 
     Parameters
     ----------
@@ -58,9 +60,9 @@ def nuts(
     data : Dataset
         The objects, on the pixels of the fit.
     noise : Noise, optional
-        Which parts of the noise law are given; default: all sampled.
+        Which parts of the noise law are given; default: those that were given to the fit.
     model : callable
-        `rp.models.rhmf`, or a program with its sites and arguments.
+        `rp.models.rhmf`, or a program with its arguments and its sites "basis" and "coefficients".
     key : JAX key or int
     warmup, samples, chains : int
         Per chain; chains run one after the other.
@@ -75,7 +77,10 @@ def nuts(
     Raises
     ------
     ValueError
-        If the pixels are not those of the fit, or the draws would need more than 1 GiB.
+        If the pixels are not those of the fit, the fit had no population (flat prior), or the draws would
+        need more than 1 GiB.
+    TypeError
+        If a setting is of the wrong kind.
 
     References
     ----------
@@ -89,9 +94,14 @@ def nuts(
     (1, 4, 1, 15)
     """
     check_same_pixels(fit, data)
+    check_types(noise, None, None, key, warmup=warmup, samples=samples, chains=chains)
     for name, value in (("warmup", warmup), ("samples", samples), ("chains", chains)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    if fit.flat_prior:
+        raise ValueError(
+            "a fit with a flat prior has no population to sample with: fit with prior=rp.Prior()"
+        )
     size = 2 * chains * samples * fit.rank * sum(data.shape) * fit.dtype.itemsize
     if size > MOST_BYTES:
         raise ValueError(
@@ -99,28 +109,18 @@ def nuts(
             f"{fit.rank} need {size / 2**30:.1f} GiB: NUTS is a reference for small problems, take a part, "
             "data.take(rows), or fewer samples"
         )
-    unit = data.unit
+    unit, seen = data.unit, without(tamed(data), ~fit.trained)
+    noise = (noise or fit.config["noise"]).validated()
+    if isinstance(noise.floor, float | int):  # given in the user's unit
+        noise = noise._replace(floor=noise.floor / unit)
     with precision(fit.dtype):
-        root = _root(fit)
         mean, covariance = fit.population.mean / unit, fit.population.covariance / unit**2
         population = Prior(jnp.asarray(mean, fit.dtype), jnp.asarray(covariance, fit.dtype))
-        program = partial(model, rank=fit.rank, noise=noise or Noise(), prior=population)
-        law = fit.noise.in_unit(unit)
-        begin = {
-            "basis_whitened": jnp.zeros_like(fit.basis),
-            "coefficients": project(fit, data).coefficients / unit,
-            "nu": min(law.nu, 1e3),
-            "scale": law.scale,
-            "floor": np.maximum(law.floor, 1e-3 / np.sqrt(np.median(data.ivar[data.observed]))),
-            "contamination": np.clip(law.contamination, 1e-3, 0.5),
-            "width": law.width,
-        }
+        program = partial(model, rank=fit.rank, noise=noise, prior=population)
         mcmc = MCMC(
             NUTS(
-                whitened(program, jnp.asarray(fit.basis), jnp.asarray(root)),
-                init_strategy=init_to_value(
-                    values={name: jnp.asarray(x, fit.dtype) for name, x in begin.items()}
-                ),
+                whitened(program, jnp.asarray(fit.basis), jnp.asarray(_root(fit))),
+                init_strategy=init_to_value(values=_begin(fit, data)),
             ),
             num_warmup=warmup,
             num_samples=samples,
@@ -128,14 +128,16 @@ def nuts(
             chain_method="sequential",
             progress_bar=progress,
         )
-        mcmc.run(jax.random.key(key) if isinstance(key, int) else key, data.flux, data.ivar)
+        mcmc.run(jax.random.key(seed_of(key)), seen.flux, seen.ivar)
     draws = jax.device_get(mcmc.get_samples(group_by_chain=True))
     A, G = in_gauge_of(fit, draws["coefficients"], draws["basis"])
-    sampled = {name: draws[name] for name in LAW if np.any(draws[name] != draws[name].flat[0])}
-    parts = (A, G, *sampled.values())
-    r_hat = max(float(np.nanmax(split_gelman_rubin(x))) for x in parts) if samples >= 4 else np.nan
-    if "floor" in sampled:
-        sampled["floor"] = sampled["floor"] * unit
+    given = {"nu": noise.nu, "scale": noise.scale, "floor": noise.floor if noise.floor != "pixel" else None,
+             "contamination": None if noise.learns_contamination else 0.0,
+             "width": None if noise.has_contamination else 0.0}  # fmt: skip
+    sampled = {name: draws[name] for name, value in given.items() if value is None and name in draws}
+    parts = (A, G[..., fit.trained], *sampled.values())
+    r_hat = max(float(np.max(split_gelman_rubin(x))) for x in parts) if samples >= 4 else np.nan
+    sampled |= {name: unit * sampled[name] for name in ("floor", "width") if name in sampled}
     divergences = int(np.sum(mcmc.get_extra_fields()["diverging"]))
     return Chains(A * unit, G, sampled, r_hat, divergences, mcmc)
 
@@ -145,10 +147,15 @@ def in_gauge_of(
     coefficients: Float[np.ndarray, "*draws objects rank"],
     basis: Float[np.ndarray, "*draws rank pixels"],
 ) -> tuple[Float[np.ndarray, "*draws objects rank"], Float[np.ndarray, "*draws rank pixels"]]:
-    """The same A G with the basis as near to that of `fit` as it can be: G' G_fit^T = 1.
+    """The same A G in the gauge where G' G_fit^T = 1: coefficients A' = A G G_fit^T.
 
-    Coefficients A' = A G G_fit^T can then be compared with those of the fit, entry by entry, and so can basis
-    vectors; a draw's own order and signs never matter. Arguments may have any number of leading axes.
+    Entries can then be compared with those of the fit; a draw's own order and signs never matter. G' differs
+    from the basis of the fit across its rows alone. Arguments may have any number of leading axes.
+
+    Raises
+    ------
+    ValueError
+        If the shapes are not those of the fit, or one basis has a direction that is orthogonal to the other.
 
     Examples
     --------
@@ -158,11 +165,36 @@ def in_gauge_of(
     >>> bool(np.allclose(G, fit.basis, atol=1e-4))
     True
     """
+    rank, pixels = fit.basis.shape
+    if np.shape(basis)[-2:] != (rank, pixels) or np.shape(coefficients)[-1:] != (rank,):
+        raise ValueError(
+            f"coefficients and basis must end in axes (objects, {rank}) and ({rank}, {pixels}) as the fit, "
+            f"got {np.shape(coefficients)} and {np.shape(basis)}"
+        )
     T = np.asarray(basis, float) @ fit.basis.T.astype(float)
+    if not np.all(np.linalg.cond(T) < 1e8):
+        raise ValueError("a basis is not finite or has no part along some basis vector of the fit")
     return (
         (np.asarray(coefficients, float) @ T).astype(np.asarray(coefficients).dtype),
         np.linalg.solve(T, np.asarray(basis, float)).astype(np.asarray(basis).dtype),
     )
+
+
+def _begin(fit: Fit, data: Dataset) -> dict[str, Array]:
+    """The fit, by the names of the sites, inside the support of their priors."""
+    law = fit.noise.in_unit(data.unit)
+    typical = 1.0 / np.sqrt(np.median(data.ivar[data.observed]))
+    values = {
+        "basis": fit.basis,
+        "basis_whitened": np.zeros_like(fit.basis),
+        "coefficients": project(fit, data).coefficients / data.unit,
+        "nu": min(law.nu, 1e3),
+        "scale": law.scale,
+        "floor": np.maximum(law.floor, 1e-3 * typical),
+        "contamination": np.clip(law.contamination, 1e-3, 0.5),
+        "width": law.width,
+    }
+    return {name: jnp.asarray(x, fit.dtype) for name, x in values.items()}
 
 
 def _root(fit: Fit) -> Float[np.ndarray, "pixels rank rank"]:

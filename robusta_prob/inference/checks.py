@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import jax
 import numpy as np
+from jaxtyping import Array
 
 from robusta_prob.data import Dataset
 from robusta_prob.inference.anneal import FAR, Robustness, Schedule
@@ -41,6 +43,13 @@ def check_types(noise: Any, prior: Any, schedule: Any, key: Any, **counts: Any) 
     for name, value in counts.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer)):
             raise TypeError(f"{name} must be an integer, got {value!r}")
+
+
+def seed_of(key: Array | int) -> int:
+    """A host-side seed from a JAX key or an integer."""
+    if isinstance(key, int | np.integer):
+        return int(key)
+    return int(np.asarray(jax.random.bits(key, dtype="uint32")))
 
 
 def check_settings(
@@ -86,8 +95,12 @@ def check_engine(engine: str, prior: Prior, model: Any, guide: Any, optimizer: A
     if isinstance(guide, str) and guide not in SHARED:
         raise ValueError(f"guide must be one of {sorted(SHARED)}, or a NumPyro guide, got {guide!r}")
     for name, value in (("model", model), ("guide", guide)):
-        if value is not None and not callable(value) and not isinstance(value, str):
-            raise TypeError(f"{name} must be a NumPyro program, got {type(value).__name__}")
+        if value is not None and not callable(value) and not (name == "guide" and isinstance(value, str)):
+            raise TypeError(f"{name} must be a NumPyro program, got {value!r}")
+    if optimizer is not None and not hasattr(optimizer, "update"):
+        raise TypeError(
+            f"optimizer must be one of optax's or NumPyro's, such as optax.adam(0.01), got {optimizer!r}"
+        )
 
 
 def check_learnable(data: Dataset, rank: Any, noise: Noise) -> None:

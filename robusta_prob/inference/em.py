@@ -1,7 +1,6 @@
 """The closed-form engine: E-step weights, exact coefficients, exact basis, one Fisher step of the noise law.
 
-`init -> State`, `step(State, batch) -> (State, Info)`: a batch is a tuple of blocks of objects, all of
-them for a full pass.
+`init -> State`, `step(State, batch) -> (State, Info)`: a batch is a tuple of blocks, all for a full pass.
 """
 
 from __future__ import annotations
@@ -238,9 +237,10 @@ def update(
         law, statistics.noise, free, jnp.asarray(learn.floor) > 0, memory.pace
     )
     new_population = _population_step(population, statistics, learn)
-    # a basis that is held may come from more objects than these
-    of_basis = jnp.where(learn.basis > 0, pack(inverse), shared.basis_covariance)
-    new = Globals(G_new, new_law, new_population, jnp.eye(rank, dtype=G.dtype), of_basis)
+    known = jnp.where(
+        learn.basis > 0, pack(inverse), shared.basis_covariance
+    )  # held: of more objects than these
+    new = Globals(G_new, new_law, new_population, jnp.eye(rank, dtype=G.dtype), known)
     new = jax.lax.cond(learn.basis > 0, _in_gauge, lambda x, _: x, new, covariance_of(statistics))
     pace = jax.tree.map(partial(jnp.where, steady), pace, first_pace(G.dtype))
     memory = Memory(carried(leaps, jnp.linalg.inv(new.turn).T @ T), pace)
@@ -257,8 +257,7 @@ def update(
 def _in_gauge(shared: Globals, covariance: Float[Array, "rank rank"]) -> Globals:
     """Rows of the basis orthonormal, coefficients uncorrelated: every small system is then well scaled.
 
-    Any T is right as long as basis, population and coefficients all follow it; the final order and signs
-    are `models.gauge`'s business.
+    Any T is right as long as all follow it; the final order and signs are `models.gauge`'s business.
     """
     gram = shared.basis @ shared.basis.T
     tiny = 1e-6 * jnp.diagonal(gram).max()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
@@ -150,7 +149,15 @@ def fit(
     schedule = checks.checked(schedule or (anneal.tightening() if gentle else anneal.constant()))
     plan = Plan(model or rhmf, guide or "map", optimizer) if engine == "svi" else None
     request = Request(
-        schedule, starts or MOST_STARTS, init, _seed(key), max_epochs, tol, batch_rows, callback, plan
+        schedule,
+        starts or MOST_STARTS,
+        init,
+        checks.seed_of(key),
+        max_epochs,
+        tol,
+        batch_rows,
+        callback,
+        plan,
     )
     isolated = isolate.out_of_proportion(data) & noise.is_robust
     honest = np.zeros_like(isolated)
@@ -298,10 +305,3 @@ def _iterate(
     if restarted:
         notes.append(f"objects in a wrong solution of their own were begun again, {restarted} in all")
     return Solved(begun, run, notes, restarted)
-
-
-def _seed(key: Array | int) -> int:
-    """A host-side seed from a JAX key or an integer."""
-    if isinstance(key, int | np.integer):
-        return int(key)
-    return int(np.asarray(jax.random.bits(key, dtype="uint32")))

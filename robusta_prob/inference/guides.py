@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
@@ -43,7 +44,7 @@ def guide_for(
     model: Program,
     shared: str = "map",
     init: Mapping[str, Any] | None = None,
-    local_sites: Sequence[str] = ("object_scale",),
+    local_sites: Sequence[str] = (),
 ) -> Callable[..., None]:
     """A guide for a program with the sites "coefficients" (of objects) and "flux"; most others are shared.
 
@@ -57,7 +58,8 @@ def guide_for(
     init : mapping, optional
         Values of shared sites to begin with, say `{"basis": G}`; others are drawn.
     local_sites : sequence of str
-        Further sites with one row or number per object: solved for with the coefficients, by Newton's method.
+        Further sites with one row or number per object: solved for with the coefficients, by Newton's
+        method. "object_scale", that of `rp.models.rhmf_scaled`, is known to be one.
 
     Returns
     -------
@@ -75,7 +77,7 @@ def guide_for(
     if shared not in SHARED:
         raise ValueError(f"shared must be one of {sorted(SHARED)}, got {shared!r}")
 
-    of_objects = ("coefficients", *local_sites)
+    of_objects = ("coefficients", *local_sites, *(() if "object_scale" in local_sites else ("object_scale",)))
 
     def showing(wanted: Callable[[str], bool]) -> Program:
         def hide(site: dict[str, Any]) -> bool:
@@ -94,33 +96,61 @@ def guide_for(
         others = showing(lambda name: name not in LAW)
         autoguide.append(SHARED[shared](others, init_loc_fn=begin, init_scale=FIRST_SCALE))
 
-    def guide(
-        flux: Array | None, ivar: Array, *args: Any, robustness: Robustness = TARGET, **settings: Any
-    ) -> None:
-        values = autoguide(flux, ivar, *args, **settings)
+    def run(
+        known: Mapping[str, Array], flux: Any, ivar: Any, settings: Any, more: Mapping[str, Array]
+    ) -> Any:
+        args, named = settings
+        program = substitute(seed(model, 0), data={**known, **more})
+        return trace(program).get_trace(flux, ivar, *args, **dict(named))
 
-        def run(more: Mapping[str, Array], known: Mapping[str, Array]) -> Any:
-            program = substitute(seed(model, 0), data={**known, **more})
-            return trace(program).get_trace(flux, ivar, *args, **settings)
+    def solve(
+        fixed: Any, known: Mapping[str, Array], flux: Array, ivar: Array, robustness: Robustness
+    ) -> local.Normals:
+        settings, names, linear = fixed
+        with block():
+            at = partial(run, known, flux, ivar, settings)
+            return local.posterior(at, flux, ivar, robustness, names, linear=linear)
 
+    # NumPyro calls a guide outside of any compilation first, operation by operation
+    solved = jax.jit(solve, static_argnums=0)
+
+    def guide(flux: Array, ivar: Array, *args: Any, robustness: Robustness = TARGET, **settings: Any) -> None:
+        flux, ivar = jnp.asarray(flux), jnp.asarray(ivar)
+        called = (args, tuple(settings.items()))
         with block(expose_types=["param"]):
-            sites = run({}, values)
+            sites = run({}, flux, ivar, called, {})
+        _check_sites(sites, local_sites)
+        values = autoguide(flux, ivar, *args, **settings)
         params = {name: site["value"] for name, site in sites.items() if site["type"] == "param"}
-        names = [name for name in of_objects if name in sites]
-
-        @jax.jit  # NumPyro calls a guide outside of any compilation first, operation by operation
-        def solved(known: Mapping[str, Array], flux: Array, ivar: Array) -> local.Normals:
-            with block():
-                return local.posterior(partial(run, known=known), flux, ivar, robustness, names)
-
+        names = tuple(name for name in of_objects if name in sites)
+        with block():  # at values of its own: those of a step are traced
+            ones = np.ones(ivar.shape, ivar.dtype)
+            linear = local.is_linear(lambda more: run({}, 0.0 * ones, ones, called, more))
         known = jax.lax.stop_gradient({**values, **params})
-        q = solved(known, jnp.asarray(flux), jnp.asarray(ivar))
+        fixed = (called, names, linear)
+        try:
+            hash(fixed)
+        except TypeError:  # settings that are arrays
+            q = solve(fixed, known, flux, ivar, robustness)
+        else:
+            q = solved(fixed, known, flux, ivar, robustness)
         weight = sites["coefficients"]["scale"]
         with scale(scale=1.0 if weight is None else weight):
             local.sample({name: sites[name]["fn"] for name in names}, q)
 
     guide.shared = autoguide  # type: ignore[attr-defined]
     return guide
+
+
+def _check_sites(sites: Mapping[str, Any], local_sites: Sequence[str]) -> None:
+    """Refuse a program without the sites that a guide of this shape is about."""
+    latent = sorted(name for name, site in sites.items() if site["type"] == "sample")
+    missing = [name for name in ("coefficients", "flux", *local_sites) if name not in latent]
+    if missing:
+        raise ValueError(
+            f'the program has no site {" and no site ".join(map(repr, missing))}: it needs "coefficients" '
+            f'(N, K), "flux" (N, M) and what local_sites names; it has {", ".join(latent) or "none"}'
+        )
 
 
 class Whitened(dist.Distribution):
@@ -186,7 +216,7 @@ class annealed(Messenger):  # noqa: N801  (an effect handler, written as NumPyro
         if msg["type"] != "sample" or msg["name"] != "flux" or msg["value"] is None:
             return
         cells, value = local.bare(msg["fn"]), msg["value"]
-        seen = getattr(msg["fn"], "_mask", True)
+        seen = local.mask_of(msg["fn"])
         if isinstance(cells, dist.Normal):
             cells = StudentT(jnp.zeros(()), cells.loc, cells.scale)
         if not isinstance(cells, StudentT):
@@ -205,4 +235,4 @@ class annealed(Messenger):  # noqa: N801  (an effect handler, written as NumPyro
             cells.contamination,
             cells.width,
         )
-        msg["fn"] = law.mask(seen)
+        msg["fn"] = law.mask(seen).to_event(msg["fn"].event_dim)

@@ -17,11 +17,12 @@ import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 from numpyro.distributions import biject_to, constraints
 
 from robusta_prob.inference.anneal import FULL, Robustness
 from robusta_prob.inference.linalg import invert, pair_count, unpack
+from robusta_prob.inference.problem import NO_CUT
 from robusta_prob.inference.sweep import Globals, Local, Population, Settings, sweep_block
 from robusta_prob.models.noise import NoiseLaw
 from robusta_prob.models.student_t import StudentT
@@ -29,7 +30,6 @@ from robusta_prob.models.student_t import StudentT
 ANNEALED_PASSES, PASSES = 4, 5
 NEWTON_STEPS = 15
 SHARES = (1.0, 0.5, 0.2, 0.05, 0.0)  # of a Newton step, of which every object takes the best
-NO_CUT = 1e30
 
 Trace = Mapping[str, Any]  # of a program: its sites by name
 Run = Callable[[Mapping[str, Array]], Trace]  # the program at the shared values and these coefficients
@@ -37,20 +37,54 @@ Matrix = Float[Array, "objects pixels"]
 Normals = tuple[Float[Array, "objects sizes"], Float[Array, "objects sizes sizes"]]  # mean, and root of V
 
 
-def posterior(run: Run, flux: Matrix, ivar: Matrix, robustness: Robustness, names: Sequence[str]) -> Normals:
-    """q of what belongs to the objects: a Gaussian each over the sites `names`, in unconstrained space."""
+def posterior(
+    run: Run,
+    flux: Matrix,
+    ivar: Matrix,
+    robustness: Robustness,
+    names: Sequence[str],
+    *,
+    linear: bool,
+) -> Normals:
+    """q of what belongs to the objects: a Gaussian each over the sites `names`, in unconstrained space.
+
+    `linear` says whether the mean of the flux is "coefficients" times "basis", see `is_linear`.
+    """
     at_zero = run({})
     priors = {name: at_zero[name]["fn"] for name in names}
-    prior = priors["coefficients"]
+    prior, seen = priors["coefficients"], ivar > 0
     population, law = _population(prior), _law(bare(at_zero["flux"]["fn"]))
-    if population is None or law is None or "basis" not in at_zero:
-        mean, root = laplace(run, priors, {})
+    if population is None or law is None or not linear:
+        mean, root = laplace(run, priors, {}, seen)
     else:
         origin = run({"coefficients": jnp.zeros(prior.shape(), flux.dtype)})
         mean, root = closed_form(origin, population, law, flux, ivar, robustness)
         if len(priors) > 1:  # the other sites at what they were drawn for now
-            mean, root = laplace(run, priors, {"coefficients": mean})
+            mean, root = laplace(run, priors, {"coefficients": mean}, seen)
     return lax.stop_gradient((mean, root))  # at the optimum the bound does not change with them
+
+
+def is_linear(run: Run) -> bool:
+    """Whether the program's mean is an offset plus coefficients @ basis, and its noise knows neither.
+
+    Looked at once, at drawn values; a program that cannot be evaluated so counts as one that is not.
+    """
+    try:
+        with jax.ensure_compile_time_eval():
+            site = run({})
+            if "basis" not in site:
+                return False
+            A, G = site["coefficients"]["value"], site["basis"]["value"]
+            cells = bare(site["flux"]["fn"])
+            origin = bare(run({"coefficients": jnp.zeros_like(A)})["flux"]["fn"])
+            expected, sizes = A @ G, (jnp.shape(cells.loc), jnp.shape(origin.loc))
+            if sizes != (expected.shape, expected.shape):
+                return False
+            slack = 1e-3 * (jnp.abs(expected).max() + 1e-20)
+            same = jnp.allclose(cells.loc - origin.loc, expected, rtol=1e-3, atol=slack)
+            return bool(same & jnp.allclose(cells.scale, origin.scale, rtol=1e-5))
+    except (AttributeError, TypeError, ValueError, jax.errors.ConcretizationTypeError):
+        return False
 
 
 def sample(priors: Mapping[str, dist.Distribution], q: Normals) -> None:
@@ -58,10 +92,10 @@ def sample(priors: Mapping[str, dist.Distribution], q: Normals) -> None:
     law = dist.MultivariateNormal(q[0], scale_tril=q[1]).to_event(1)
     u = numpyro.sample("objects_unconstrained", law, infer={"is_auxiliary": True})
     for name, part in _split(u, priors).items():
-        transform, shape = biject_to(priors[name].support), priors[name].shape()
+        transform = biject_to(priors[name].support)
         value = transform(part)
-        volume = transform.log_abs_det_jacobian(part, value).sum()
-        numpyro.sample(name, dist.Delta(value, -volume, event_dim=len(shape)))
+        volume = transform.log_abs_det_jacobian(part, value)
+        numpyro.sample(name, dist.Delta(value, -volume, event_dim=priors[name].event_dim))
 
 
 def closed_form(
@@ -99,7 +133,12 @@ def closed_form(
     return last.coefficients, _root(jnp.moveaxis(unpack(last.covariance.T, rank), -1, 0))
 
 
-def laplace(run: Run, priors: Mapping[str, dist.Distribution], start: Mapping[str, Array]) -> Normals:
+def laplace(
+    run: Run,
+    priors: Mapping[str, dist.Distribution],
+    start: Mapping[str, Array],
+    seen: Bool[Array, "objects pixels"],
+) -> Normals:
     """Mode and curvature of the log density in the unconstrained space of the objects' sites.
 
     Objects are independent given what they share: the Hessian has one block per object, and as many
@@ -115,8 +154,8 @@ def laplace(run: Run, priors: Mapping[str, dist.Distribution], start: Mapping[st
         free = _split(u, priors)
         values = {name: transforms[name](x) for name, x in free.items()}
         site = run(values)
-        seen = getattr(site["flux"]["fn"], "_mask", True)
-        terms = [jnp.where(seen, bare(site["flux"]["fn"]).log_prob(site["flux"]["value"]), 0.0)]
+        cells, observed = site["flux"]["fn"], seen & mask_of(site["flux"]["fn"])
+        terms = [jnp.where(observed, bare(cells).log_prob(site["flux"]["value"]), 0.0)]
         terms += [bare(site[name]["fn"]).log_prob(values[name]) for name in priors]
         terms += [transforms[name].log_abs_det_jacobian(free[name], values[name]) for name in priors]
         return sum((_per_object(term, objects) for term in terms), jnp.zeros(objects, u.dtype))
@@ -168,6 +207,15 @@ def _root(V: Float[Array, "objects rank rank"]) -> Float[Array, "objects rank ra
     size = jnp.sqrt(jnp.diagonal(V, axis1=1, axis2=2))
     lift = 100.0 * jnp.finfo(V.dtype).eps * jnp.eye(V.shape[1], dtype=V.dtype)
     return size[:, :, None] * jnp.linalg.cholesky(V / size[:, :, None] / size[:, None] + lift)
+
+
+def mask_of(fn: Any) -> Any:
+    """Cells that count, by the masks that a distribution is wrapped in."""
+    mask: Any = True
+    while isinstance(fn, dist.MaskedDistribution | dist.ExpandedDistribution | dist.Independent):
+        mask = mask & getattr(fn, "_mask", True)
+        fn = fn.base_dist
+    return mask
 
 
 def bare(fn: Any) -> Any:

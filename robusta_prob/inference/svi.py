@@ -35,6 +35,7 @@ RATE = 0.05  # of Adam, in posterior deviations of the basis per step
 OTHERS = 0.1  # of that rate, for all that is not whitened
 SLOWER, PATIENCE = 0.3, 4  # factor on the rate after so many epochs without a better bound
 LEAST_RATE = 0.01  # of the first
+LEAST_STEPS = 40  # per epoch of patience with a guide of the user's
 MEAN_DRAWS = 64  # that tell the mean of a guide of the user's
 
 
@@ -84,15 +85,19 @@ def engine(
     optimizer : optax.GradientTransformation or NumPyro optimiser, optional
         Default: Adam, slower wherever the bound does not improve.
     """
-    program = whitened(_given(model, first, size, noise, prior), first.basis, jnp.asarray(root))
+    program = _given(model, first, size, noise, prior)
     if isinstance(guide, str):
+        program = whitened(program, first.basis, jnp.asarray(root))
         whole = guide_for(program, guide, _values(first))
         shared, median = whole.shared, whole.shared.median  # type: ignore[attr-defined]
     else:
         whole, shared, median = _unannealed(guide), guide, None
-    svi = SVI(_annealing(program), whole, optimizer or adam(steps_per_epoch), Trace_ELBO())
+    optimizer = optimizer or adam(steps_per_epoch, ours=isinstance(guide, str))
+    svi = SVI(_annealing(program), whole, optimizer, Trace_ELBO())
 
     def init(key: Array, batch: Batch) -> State:
+        if not isinstance(guide, str):
+            _check_guide(program, guide, batch, size)
         return State(svi.init(key, *batch, robustness=TARGET))
 
     @jax.jit
@@ -128,11 +133,51 @@ def engine(
     return Engine(init, step, centre, draw)
 
 
-def adam(steps_per_epoch: int) -> optax.GradientTransformation:
-    """Adam with one rate for the whitened basis and one for the rest, lowered where the bound stays."""
+def _check_guide(program: Program, guide: Program, batch: Batch, size: int) -> None:
+    """Refuse a guide of the user's whose sites are not the program's, or that has parameters per object."""
+    with block(), seed(rng_seed=0):
+        wanted, given = (trace(fn).get_trace(*batch) for fn in (program, guide))
+
+    def latent(sites: Mapping[str, Any]) -> set[str]:
+        return {
+            name
+            for name, site in sites.items()
+            if site["type"] == "sample"
+            and not site["is_observed"]
+            and not site["infer"].get("is_auxiliary", False)
+        }
+
+    lacking, odd = latent(wanted) - latent(given), latent(given) - latent(wanted)
+    if lacking or odd:
+        raise ValueError(
+            f"the guide must sample the sites of the program: it lacks {sorted(lacking) or 'none'} and has "
+            f"{sorted(odd) or 'none'} besides; `rp.guide_for(program)` makes one"
+        )
+    own = (len(batch[0]), given["coefficients"]["value"].shape[-1])
+    per_object = [
+        name for name, site in given.items() if site["type"] == "param" and jnp.shape(site["value"]) == own
+    ]
+    if per_object and own[0] < size:
+        raise ValueError(
+            f"the guide's {', '.join(per_object)} belong to the {own[0]} objects of one minibatch, and the "
+            f"next has others: amortise, solve for them (rp.guide_for), or give batch_rows of at least {size}"
+        )
+
+
+def patience(epochs: int, steps_per_epoch: int, *, ours: bool) -> int:
+    """Epochs without a better bound: more for a guide of the user's, which may begin far away."""
+    return epochs if ours else max(epochs, -(-epochs * LEAST_STEPS // steps_per_epoch))
+
+
+def adam(steps_per_epoch: int, *, ours: bool = True) -> optax.GradientTransformation:
+    """Adam with one rate for the whitened basis (of our own guides) and one for the rest.
+
+    Both are lowered where the bound stays.
+    """
 
     def paced(updates: Any, _: Any) -> Any:
         fast = {name for name in updates if "whitened" in name or name.startswith("auto")}
+        fast = fast if ours else set()
         return {name: x if name in fast else OTHERS * x for name, x in updates.items()}
 
     return optax.chain(
@@ -140,7 +185,7 @@ def adam(steps_per_epoch: int) -> optax.GradientTransformation:
         optax.stateless(paced),
         optax.contrib.reduce_on_plateau(
             factor=SLOWER,
-            patience=PATIENCE,
+            patience=patience(PATIENCE, steps_per_epoch, ours=ours),
             rtol=0.0,
             atol=1.0,  # nats
             accumulation_size=steps_per_epoch,

@@ -248,8 +248,7 @@ def _noise_sums(XR: Array, spread: Array, P: Array, W: Array, seen: Array, law: 
     weight = 1.0 / (1.0 + eta * X)
     variance = (X - XR) * (4.0 * X - 2.0 * (X - XR)) * weight**3
     excess = 0.5 * ((1.0 + eta) * X * weight - 1.0) - 0.5 * eta * (1.0 + eta) * variance
-    # (1 - leverage)^2: a cell that was fitted wholly tells nothing, and moves with every change of the law;
-    # the leverage is that at full weight, or the cell's own residual would choose how much it counts
+    # (1 - leverage at full weight)^2: what was fitted wholly tells nothing, and moves with the law itself
     others = spread / jnp.maximum(1.0 - at.pull * spread, 1e-3)
     counts = jnp.where(seen, 1.0 / (1.0 + others) ** 2, 0.0)
     excess = jnp.where(seen, counts * (at.good * excess + 0.5 * reach / width2), 0.0)

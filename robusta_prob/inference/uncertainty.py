@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Array, Float, Shaped
 
 from robusta_prob.data import Dataset
 from robusta_prob.inference import em
+from robusta_prob.inference.checks import check_types, seed_of
 from robusta_prob.inference.linalg import pairs
 from robusta_prob.inference.projection import collect, project
 from robusta_prob.inference.results import Fit, Projection
@@ -64,26 +65,28 @@ def posterior_draws(
     fit: Fit,
     number: int,
     *,
-    key: int = 0,
+    key: Array | int = 0,
     objects: Projection | Dataset | None = None,
     rows: Rows = None,
 ) -> Iterator[Draw]:
     """Draw coefficients and basis from their Gaussian posteriors, one draw at a time: memory does not grow.
+
+    NaN at pixels that were never observed in training, as in `rp.reconstruct`.
 
     Parameters
     ----------
     fit : Fit
     number : int
         Of draws.
-    key : int
-        Seed; the same key gives the same draws.
+    key : JAX key or int
+        The same key gives the same draws.
     objects, rows
         Whose coefficients, as in `rp.reconstruct`.
 
     Raises
     ------
-    ValueError
-        If `number` is negative.
+    ValueError, TypeError
+        If `number` is negative or no integer, or `key` is no key.
 
     Examples
     --------
@@ -92,6 +95,7 @@ def posterior_draws(
     >>> [draw.coefficients @ draw.basis for draw in rp.posterior_draws(fit, 2)][1].shape
     (100, 40)
     """
+    check_types(None, None, None, key, number=number)
     if number < 0:
         raise ValueError(f"number of draws must be at least 0, got {number}")
     if isinstance(objects, Dataset):
@@ -100,12 +104,13 @@ def posterior_draws(
     A, spread = source.coefficients, _spread(source)
     A, spread = (A, spread) if rows is None else (A[rows], spread[rows])
     roots = [_root(x.astype(float)) for x in (spread, fit.basis_covariance)]
-    rng = np.random.default_rng(key)
+    rng = np.random.default_rng(seed_of(key))
+    basis = np.where(fit.trained, fit.basis, np.nan)
 
     def draws() -> Iterator[Draw]:
         for _ in range(number):
             offsets = [np.einsum("nij,nj->ni", root, rng.standard_normal(root.shape[:2])) for root in roots]
-            yield Draw((A + offsets[0]).astype(A.dtype), (fit.basis + offsets[1].T).astype(fit.dtype))
+            yield Draw((A + offsets[0]).astype(A.dtype), (basis + offsets[1].T).astype(fit.dtype))
 
     return draws()
 

@@ -79,13 +79,15 @@ def run(
 
     size, unit = data.shape[0], data.unit
     rows = svi.batch_rows(size, request.batch_rows or BATCH_ROWS)
+    steps = -(-size // rows)
+    patience = svi.patience(PATIENCE, steps, ours=isinstance(plan.guide, str))
     first, root, history = warm_up(problem, begun, tightening(), seed)
     engine = svi.engine(
         plan.model,
         first,
         root,
         size=size,
-        steps_per_epoch=-(-size // rows),
+        steps_per_epoch=steps,
         noise=problem.noise if floor is None else problem.noise._replace(floor=floor / unit),
         prior=problem.prior,
         guide=plan.guide,
@@ -103,7 +105,7 @@ def run(
         best, since = (bound, 0) if bound > state.best else (state.best, state.since + 1)
         centre = jax.device_get(engine.centre(inner, batch))
         law = _law(centre, first.loss)
-        moves = _moves(centre, state.centre, root, at_rest=since >= PATIENCE)
+        moves = _moves(centre, state.centre, root, at_rest=since >= patience)
         line = Epoch(
             epoch,
             "svi",
@@ -175,8 +177,10 @@ def _moves(
     basis = float(np.sqrt(np.mean(np.linalg.solve(root.astype(float), change) ** 2)))
     noise = 0.0
     if set(LAW) <= set(centre):
-        inverse_df = abs(float(1.0 / centre["nu"]) - float(1.0 / before["nu"]))
-        noise = max(inverse_df, 2.0 * abs(math.log(float(centre["scale"]) / float(before["scale"]))))
+        with np.errstate(divide="ignore", invalid="ignore"):  # a law that has run away is no finite move
+            tail = np.abs(1.0 / np.asarray(centre["nu"]) - 1.0 / np.asarray(before["nu"]))
+            size = 2.0 * np.abs(np.log(np.asarray(centre["scale"]) / np.asarray(before["scale"])))
+        noise = float(np.maximum(tail, size))
     return Moves(basis, *((0.0, 0.0) if at_rest else (math.inf, noise)))
 
 
@@ -185,7 +189,9 @@ def _law(centre: Mapping[str, np.ndarray], otherwise: NoiseLaw) -> NoiseLaw:
     if not set(LAW) <= set(centre):
         return otherwise
     nu, scale, floor, contamination, width = (np.asarray(centre[name]) for name in LAW)
-    return NoiseLaw(float(1.0 / nu), float(scale), floor, float(contamination), float(width))
+    with np.errstate(divide="ignore"):
+        inverse_df = 1.0 / nu
+    return NoiseLaw(float(inverse_df), float(scale), floor, float(contamination), float(width))
 
 
 def _shared(problem: Problem, centre: Mapping[str, np.ndarray], first: Globals) -> Globals:
