@@ -90,7 +90,8 @@ def fit(
         Closed form, or NumPyro's SVI with minibatches.
     guide : {"map", "normal", "low_rank"} or callable, optional
         For `engine="svi"`: point estimate (the default) or Gaussian posterior of all that is shared, with the
-        coefficients solved for, see `rp.guide_for`; or a NumPyro guide of your own, for all sites.
+        coefficients solved for, see `rp.guide_for`; or a NumPyro guide of your own, for all sites, which says
+        itself where it begins.
     optimizer : optax.GradientTransformation or NumPyro optimiser, optional
         For `engine="svi"`; default `inference.svi.adam`.
     schedule : callable, optional

@@ -54,7 +54,8 @@ def guide_for(
         NumPyro program `model(flux, ivar, ...)`, such as `rp.models.rhmf`, or one of your own.
     shared : {"map", "normal", "low_rank"}
         Point estimate, mean-field or low-rank Gaussian posterior of everything shared; the noise law, which
-        every cell informs, is a point estimate throughout.
+        every cell informs, is a point estimate throughout. Deviations of a mean field come out too small, by
+        up to 15 %; those of "low_rank" by 3-5 %.
     init : mapping, optional
         Values of shared sites to begin with, say `{"basis": G}`; others are drawn.
     local_sites : sequence of str
