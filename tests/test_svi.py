@@ -314,7 +314,7 @@ def test_a_program_in_plates_of_its_own_and_with_a_response(survey, gain):
             cells = dist.Normal(gain * coefficients @ basis, sigma).mask(ivar > 0).to_event(1)
             numpyro.sample("flux", cells, obs=jnp.where(ivar > 0, flux, 0.0))
 
-    fit = rp.fit(survey.data, 2, engine="svi", model=model, max_epochs=25)
+    fit = rp.fit(survey.data, 2, engine="svi", model=model, max_epochs=12)
     assert largest_angle(fit.basis, survey.truth.basis) < 0.02
 
 

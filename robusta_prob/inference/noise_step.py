@@ -107,7 +107,7 @@ def noise_step(
         jnp.stack(
             [
                 jnp.maximum(-1.0, -SCALE_RANGE - log_scale2),
-                -0.5 * eta,
+                -0.9 * eta,
                 jnp.maximum(-1.0, NARROWEST - log_width),
                 0.9 * (LEAST - eps),
             ]

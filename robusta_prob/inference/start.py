@@ -16,6 +16,7 @@ from robusta_prob.inference.anneal import FULL
 from robusta_prob.inference.initialise import Start, majority, project_wrapped
 from robusta_prob.inference.isolate import tamed
 from robusta_prob.inference.iterate import ADVICE, Epoch
+from robusta_prob.inference.linalg import pack
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.results import Fit, in_training
 from robusta_prob.inference.settle import gather, settle
@@ -164,6 +165,8 @@ def warm(problem: Problem, init: Fit | Array, seed: int) -> Begun:
         law = problem.law(init.noise._replace(floor=floor).in_unit(data.unit))
         law = law._replace(**_given(problem))
         shared = problem.shared(basis, law, problem.population(mean, covariance))
+        known = jnp.asarray(np.moveaxis(init.basis_covariance * init.information, 0, -1), problem.dtype)
+        shared = shared._replace(basis_covariance=pack(known))
         same = data.shape[0] == len(init.ids) and in_training(init, data).all()
         return Begun("init", shared, init.coefficients / data.unit if same else mean[None], ())
     first = project_wrapped(Y, W > 0, basis.astype(data.dtype))
