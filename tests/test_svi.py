@@ -54,25 +54,6 @@ def test_svi_finds_what_the_closed_form_finds(survey, closed, guide):
     np.testing.assert_array_equal(again.basis, fit.basis)
 
 
-def smooth(flux, ivar, *, rank, noise=None, prior=None, size=None):
-    """Random-walk basis vectors: the changed prior is one line."""
-    objects, pixels = ivar.shape
-    walk = dist.GaussianRandomWalk(0.3 / math.sqrt(pixels), pixels).expand([rank]).to_event(1)
-    basis = numpyro.sample("basis", walk)
-    law = rp.models.sample_noise(noise or rp.Noise(), pixels)
-    with rp.models.standing_for(objects, size):
-        coefficients = rp.models.sample_coefficients(objects, rank, pixels, prior or rp.Prior())
-    return rp.models.observe(flux, ivar, rp.models.noise_at(coefficients @ basis, ivar, law), size)
-
-
-def test_a_programs_changed_prior_needs_no_change_here():
-    faint = low_rank(300, 80, 2, sigma=1.0, spread=0.2, seed=3)
-    plain = rp.fit(faint.data, 2, engine="svi", noise=GAUSSIAN)
-    fit = rp.fit(faint.data, 2, engine="svi", model=smooth, noise=GAUSSIAN)
-    better = largest_angle(fit.basis, faint.truth.basis) / largest_angle(plain.basis, faint.truth.basis)
-    assert better < 0.8
-
-
 def test_a_likelihood_of_ones_own():
     """NumPyro's Student-t, unknown here: coefficients by Newton steps, and the noise law is learned after."""
     survey = low_rank(300, 50, 2, nu=3.0, seed=1)
