@@ -93,3 +93,10 @@ def test_a_flat_prior_has_no_population_to_sample_with(survey):
 def test_other_pixels_are_refused(survey, fit):
     with pytest.raises(ValueError, match="pixels"):
         rp.nuts(fit, low_rank(10, 12, 1).data)
+
+
+def test_what_the_program_fixes_counts_as_given():
+    data = low_rank(10, 8, 1, seed=0).data
+    fit = rp.fit(data, 1, noise=NOISE)
+    chains = rp.nuts(fit, data, noise=rp.Noise(floor=0.0), model=rp.models.hmf, warmup=5, samples=4, chains=1)
+    assert set(chains.noise) == {"scale"} and math.isfinite(chains.r_hat)  # nu is infinite, no cell is bad

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 from numpyro.diagnostics import split_gelman_rubin
 from numpyro.infer import MCMC, NUTS, init_to_value
 
@@ -18,12 +18,14 @@ from robusta_prob.inference.guides import Program, whitened
 from robusta_prob.inference.isolate import tamed, without
 from robusta_prob.inference.problem import precision
 from robusta_prob.inference.projection import check_same_pixels, project
-from robusta_prob.inference.results import Fit
+from robusta_prob.inference.results import Fit, fingerprints
 from robusta_prob.models import rhmf
 from robusta_prob.models.noise import Noise
 from robusta_prob.models.priors import Prior
 
 MOST_BYTES = 2**30  # of draws, beyond which a problem is not a small one
+LAW = ("nu", "scale", "floor", "contamination", "width")  # sites of the noise law
+STATISTICS = ("potential_energy", "energy", "num_steps", "accept_prob")  # of every draw, besides "diverging"
 
 
 class Chains(NamedTuple):
@@ -35,6 +37,9 @@ class Chains(NamedTuple):
     r_hat: float  # worst over all of these (split; Gelman et al. 2013); below 1.01 where chains have mixed
     divergences: int
     mcmc: MCMC  # as NumPyro leaves it: in units of `data.unit`, in the gauge of the population
+    fit: Fit  # whose gauge, population and pixels these are
+    ids: Shaped[np.ndarray, " objects"]
+    fingerprints: Shaped[np.ndarray, " objects"]  # of the objects' flux, see `results.fingerprints`
 
 
 def nuts(
@@ -128,18 +133,17 @@ def nuts(
             chain_method="sequential",
             progress_bar=progress,
         )
-        mcmc.run(jax.random.key(seed_of(key)), seen.flux, seen.ivar)
+        mcmc.run(jax.random.key(seed_of(key)), seen.flux, seen.ivar, extra_fields=STATISTICS)
     draws = jax.device_get(mcmc.get_samples(group_by_chain=True))
     A, G = in_gauge_of(fit, draws["coefficients"], draws["basis"])
-    given = {"nu": noise.nu, "scale": noise.scale, "floor": noise.floor if noise.floor != "pixel" else None,
-             "contamination": None if noise.learns_contamination else 0.0,
-             "width": None if noise.has_contamination else 0.0}  # fmt: skip
-    sampled = {name: draws[name] for name, value in given.items() if value is None and name in draws}
+    # what is given, or fixed by the program, is no latent site
+    sampled = {name: draws[name] for name in LAW if name in mcmc.last_state.z}
     parts = (A, G[..., fit.trained], *sampled.values())
     r_hat = max(float(np.max(split_gelman_rubin(x))) for x in parts) if samples >= 4 else np.nan
     sampled |= {name: unit * sampled[name] for name in ("floor", "width") if name in sampled}
     divergences = int(np.sum(mcmc.get_extra_fields()["diverging"]))
-    return Chains(A * unit, G, sampled, r_hat, divergences, mcmc)
+    marks = fingerprints(data, unit, fit.dtype)
+    return Chains(A * unit, G, sampled, r_hat, divergences, mcmc, fit, data.ids, marks)
 
 
 def in_gauge_of(
