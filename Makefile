@@ -1,6 +1,7 @@
 # Everything runs in .venv, made on first use and again when pyproject.toml or constraints.txt change.
 
 PYTHON ?= python3
+PYTHON312 ?= python3.12
 BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null)
 
@@ -48,6 +49,12 @@ clean:  ## remove what was made, but for .venv
 .venv-robusta-hmf/.done:
 	$(PYTHON) -m venv .venv-robusta-hmf
 	.venv-robusta-hmf/bin/python -m pip install -q --disable-pip-version-check robusta-hmf==0.0.2
+	@touch $@
+
+# ArviZ 1.x needs Python 3.12: where this environment is, `make test` checks rp.to_arviz under it as well.
+.venv-3.12/.done: pyproject.toml constraints.txt
+	$(PYTHON312) -m venv .venv-3.12
+	.venv-3.12/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
 
 .venv/.bench: .venv/.dev

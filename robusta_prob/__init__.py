@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from robusta_prob import models, simulate
 from robusta_prob.data import Dataset, DataWarning, dataset, split
+from robusta_prob.diagnostics import to_arviz
 from robusta_prob.inference import anneal
 from robusta_prob.inference.chains import Chains, in_gauge_of, nuts
 from robusta_prob.inference.fitting import fit
@@ -64,6 +65,7 @@ __all__ = [
     "simulate",
     "split",
     "surprise",
+    "to_arviz",
     "write",
     "write_scores",
 ]
