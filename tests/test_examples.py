@@ -43,6 +43,8 @@ def test_a_numpyro_script_runs(script, sizes, bounds):
     numbers = _main("numpyro_scripts", script)(**sizes)
     for name, bound in bounds.items():
         assert numbers[name] < bound
+    if script == "own_prior":
+        assert numbers["smooth"] < 0.8 * numbers["independent"]
 
 
 @pytest.mark.parametrize(
