@@ -81,9 +81,10 @@ def fit(
     model : callable, optional
         For `engine="svi"`: a NumPyro program `model(flux, ivar, *, rank, ...)` with the sites "basis" (K, M),
         "coefficients" (N, K) and "flux"; of `noise`, `prior` and `size` it is given those that it takes, in
-        units of `data.unit`. Default `rp.models.rhmf`. The result comes in the common gauge: programs whose
-        basis has a meaning of its own (non-negative, say) are better fitted in a script, see
-        `rp.guide_for`.
+        units of `data.unit`. Default `rp.models.rhmf`. As with `jax.jit`, a function that was compiled before
+        is not looked at again: it must not depend on anything that changes. The result comes in the common
+        gauge: programs whose basis has a meaning of its own (non-negative, say) are better fitted in a
+        script, see `rp.guide_for`.
     prior : Prior, optional
         Population of the coefficients: learned by default, `Prior.flat()` (closed form only) for none.
     engine : {"em", "svi"}

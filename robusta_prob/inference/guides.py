@@ -45,6 +45,7 @@ def guide_for(
     shared: str = "map",
     init: Mapping[str, Any] | None = None,
     local_sites: Sequence[str] = (),
+    linear: bool | None = None,
 ) -> Callable[..., None]:
     """A guide for a program with the sites "coefficients" (of objects) and "flux"; most others are shared.
 
@@ -61,6 +62,9 @@ def guide_for(
     local_sites : sequence of str
         Further sites with one row or number per object: solved for with the coefficients, by Newton's
         method. "object_scale", that of `rp.models.rhmf_scaled`, is known to be one.
+    linear : bool, optional
+        Whether the mean of the flux is coefficients @ basis, up to an offset, and the noise knows neither;
+        by default the guide finds out.
 
     Returns
     -------
@@ -112,6 +116,11 @@ def guide_for(
             at = partial(run, known, flux, ivar, settings)
             return local.posterior(at, flux, ivar, robustness, names, linear=linear)
 
+    def looks_linear(ivar: Array, called: Any) -> bool:
+        ones = np.ones(ivar.shape, ivar.dtype)
+        with block():  # at values of its own: those of a step are traced
+            return local.is_linear(lambda more: run({}, 0.0 * ones, ones, called, more))
+
     # NumPyro calls a guide outside of any compilation first, operation by operation
     solved = jax.jit(solve, static_argnums=0)
 
@@ -124,11 +133,8 @@ def guide_for(
         values = autoguide(flux, ivar, *args, **settings)
         params = {name: site["value"] for name, site in sites.items() if site["type"] == "param"}
         names = tuple(name for name in of_objects if name in sites)
-        with block():  # at values of its own: those of a step are traced
-            ones = np.ones(ivar.shape, ivar.dtype)
-            linear = local.is_linear(lambda more: run({}, 0.0 * ones, ones, called, more))
         known = jax.lax.stop_gradient({**values, **params})
-        fixed = (called, names, linear)
+        fixed = (called, names, looks_linear(ivar, called) if linear is None else linear)
         try:
             hash(fixed)
         except TypeError:  # settings that are arrays

@@ -69,20 +69,24 @@ def is_linear(run: Run) -> bool:
 
     Looked at once, at drawn values; a program that cannot be evaluated so counts as one that is not.
     """
+
+    def look() -> Bool[Array, ""] | bool:
+        site = run({})
+        if "basis" not in site:
+            return False
+        A, G = site["coefficients"]["value"], site["basis"]["value"]
+        cells = bare(site["flux"]["fn"])
+        origin = bare(run({"coefficients": jnp.zeros_like(A)})["flux"]["fn"])
+        expected, sizes = A @ G, (jnp.shape(cells.loc), jnp.shape(origin.loc))
+        if sizes != (expected.shape, expected.shape):
+            return False
+        slack = 1e-3 * (jnp.abs(expected).max() + 1e-20)
+        same = jnp.allclose(cells.loc - origin.loc, expected, rtol=1e-3, atol=slack)
+        return same & jnp.allclose(cells.scale, origin.scale, rtol=1e-5)
+
     try:
         with jax.ensure_compile_time_eval():
-            site = run({})
-            if "basis" not in site:
-                return False
-            A, G = site["coefficients"]["value"], site["basis"]["value"]
-            cells = bare(site["flux"]["fn"])
-            origin = bare(run({"coefficients": jnp.zeros_like(A)})["flux"]["fn"])
-            expected, sizes = A @ G, (jnp.shape(cells.loc), jnp.shape(origin.loc))
-            if sizes != (expected.shape, expected.shape):
-                return False
-            slack = 1e-3 * (jnp.abs(expected).max() + 1e-20)
-            same = jnp.allclose(cells.loc - origin.loc, expected, rtol=1e-3, atol=slack)
-            return bool(same & jnp.allclose(cells.scale, origin.scale, rtol=1e-5))
+            return bool(jax.jit(look)())
     except (AttributeError, TypeError, ValueError, jax.errors.ConcretizationTypeError):
         return False
 

@@ -7,36 +7,42 @@ deviations there, so that one learning rate suits every entry, however precise i
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 import optax
 from jaxtyping import Array, Float
 from numpyro.handlers import block, seed, substitute, trace
-from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.svi import SVIState
 
-from robusta_prob.inference.anneal import TARGET, Robustness
-from robusta_prob.inference.guides import Program, annealed, guide_for, whitened
-from robusta_prob.inference.linalg import invert
+from robusta_prob.inference.anneal import Robustness
+from robusta_prob.inference.guides import Program
+from robusta_prob.inference.recipe import (
+    POPULATION,
+    Batch,
+    Parts,
+    Place,
+    Recipe,
+    Sites,
+    assemble,
+    given,
+    is_linear,
+)
 from robusta_prob.inference.sweep import Globals
 from robusta_prob.models.noise import Noise
 from robusta_prob.models.priors import Prior
 
-Matrix = Float[Array | np.ndarray, "rows pixels"]
-Batch = tuple[Matrix, Matrix]  # flux, ivar
-Sites = dict[str, Array]
 RATE = 0.05  # of Adam, in posterior deviations of the basis per step
 OTHERS = 0.1  # of that rate, for all that is not whitened
 SLOWER, PATIENCE = 0.3, 4  # factor on the rate after so many epochs without a better bound
 LEAST_RATE = 0.01  # of the first
 LEAST_STEPS = 40  # per epoch of patience with a guide of the user's
 MEAN_DRAWS = 64  # that tell the mean of a guide of the user's
+RECIPES = 8  # whose compiled functions are kept
 
 
 class State(NamedTuple):
@@ -54,6 +60,15 @@ class Engine(NamedTuple):
     draw: Callable[[State, Array, Batch], Sites]  # the same, drawn from the guide
 
 
+class Compiled(NamedTuple):
+    """The functions of an `Engine` of some recipe, at a place that is an argument."""
+
+    init: Callable[[Place, Array, Batch], State]
+    step: Callable[[Place, State, Batch, Robustness], tuple[State, Float[Array, ""]]]
+    centre: Callable[[Place, State, Batch], Sites]
+    draw: Callable[[Place, State, Array, Batch], Sites]
+
+
 def engine(
     model: Program,
     first: Globals,
@@ -67,6 +82,9 @@ def engine(
     optimizer: Any = None,
 ) -> Engine:
     """Assemble program, guide and optimiser.
+
+    Engines that differ in `first` and `root` alone share what they compile. As with `jax.jit`, a program,
+    guide or optimiser of one's own is known by its identity.
 
     Parameters
     ----------
@@ -85,52 +103,74 @@ def engine(
     optimizer : optax.GradientTransformation or NumPyro optimiser, optional
         Default: Adam, slower wherever the bound does not improve.
     """
-    program = _given(model, first, size, noise, prior)
-    if isinstance(guide, str):
-        program = whitened(program, first.basis, jnp.asarray(root))
-        whole = guide_for(program, guide, _values(first))
-        shared, median = whole.shared, whole.shared.median  # type: ignore[attr-defined]
-    else:
-        whole, shared, median = _unannealed(guide), guide, None
     optimizer = optimizer or adam(steps_per_epoch, ours=isinstance(guide, str))
-    svi = SVI(_annealing(program), whole, optimizer, Trace_ELBO())
+    recipe = Recipe(model, len(first.basis), size, noise, prior, guide, optimizer)
+    try:
+        compiled = _compiled(recipe)
+    except TypeError:  # settings that are arrays have no hash
+        compiled = _compiled.__wrapped__(recipe)
+    place = jax.tree.map(jnp.asarray, Place(first, root))
 
     def init(key: Array, batch: Batch) -> State:
-        if not isinstance(guide, str):
-            _check_guide(program, guide, batch, size)
-        return State(svi.init(key, *batch, robustness=TARGET))
+        if callable(guide):
+            _check_guide(given(recipe, first.population), guide, batch, size)
+        return compiled.init(place, key, batch)
+
+    return Engine(
+        init, partial(compiled.step, place), partial(compiled.centre, place), partial(compiled.draw, place)
+    )
+
+
+@lru_cache(maxsize=RECIPES)
+def _compiled(recipe: Recipe) -> Compiled:
+    """The functions of all engines of a recipe; the least recently used recipes are forgotten."""
+    looked_at = lru_cache(partial(is_linear, recipe))
+
+    def assembled(place: Place, key: Array, batch: Batch) -> tuple[Parts, SVIState]:
+        return assemble(recipe, place, key, batch, linear=looked_at(batch[1].shape, batch[1].dtype))
 
     @jax.jit
-    def step(state: State, batch: Batch, robustness: Robustness) -> tuple[State, Float[Array, ""]]:
-        new, loss = svi.stable_update(state.svi, *batch, robustness=robustness)
+    def init(place: Place, key: Array, batch: Batch) -> State:
+        return State(assembled(place, key, batch)[1])
+
+    @jax.jit
+    def step(
+        place: Place, state: State, batch: Batch, robustness: Robustness
+    ) -> tuple[State, Float[Array, ""]]:
+        parts, _ = assembled(place, state.svi.rng_key, batch)
+        new, loss = parts.svi.stable_update(state.svi, *batch, robustness=robustness)
         return State(new), loss
 
-    def sites(params: Mapping[str, Array], values: Sites, key: Array, batch: Batch) -> Sites:
-        seen = trace(substitute(seed(program, key), {**params, **values})).get_trace(*batch)
+    def sites(parts: Parts, params: Mapping[str, Array], values: Sites, key: Array, batch: Batch) -> Sites:
+        seen = trace(substitute(seed(parts.program, key), {**params, **values})).get_trace(*batch)
         return {
             name: site["value"]
             for name, site in seen.items()
             if site["type"] in ("sample", "deterministic") and name not in ("coefficients", "flux")
         } | {name: params[name] for name in POPULATION if name in params}
 
-    @jax.jit
-    def draw(state: State, key: Array, batch: Batch) -> Sites:
-        params = svi.get_params(state.svi)
+    def drawn(parts: Parts, params: Mapping[str, Array], batch: Batch, key: Array) -> Sites:
         with block():
-            drawn = trace(substitute(seed(shared, key), params)).get_trace(*batch)
-        values = {name: site["value"] for name, site in drawn.items() if site["type"] == "sample"}
-        return sites(params, values, key, batch)
+            seen = trace(substitute(seed(parts.shared, key), params)).get_trace(*batch)
+        values = {name: site["value"] for name, site in seen.items() if site["type"] == "sample"}
+        return sites(parts, params, values, key, batch)
 
     @jax.jit
-    def centre(state: State, batch: Batch) -> Sites:
-        if median is None:
-            keys = jax.random.split(jax.random.key(0), MEAN_DRAWS)
-            drawn = jax.lax.map(lambda key: draw(state, key, batch), keys)
-            return jax.tree.map(lambda x: x.mean(0), drawn)
-        params = svi.get_params(state.svi)
-        return sites(params, median(params), jax.random.key(0), batch)
+    def draw(place: Place, state: State, key: Array, batch: Batch) -> Sites:
+        parts, _ = assembled(place, key, batch)
+        return drawn(parts, parts.svi.get_params(state.svi), batch, key)
 
-    return Engine(init, step, centre, draw)
+    @jax.jit
+    def centre(place: Place, state: State, batch: Batch) -> Sites:
+        key = jax.random.key(0)
+        parts, _ = assembled(place, key, batch)
+        params = parts.svi.get_params(state.svi)
+        if parts.median is None:
+            draws = jax.lax.map(partial(drawn, parts, params, batch), jax.random.split(key, MEAN_DRAWS))
+            return jax.tree.map(lambda x: x.mean(0), draws)
+        return sites(parts, params, parts.median(params), key, batch)
+
+    return Compiled(init, step, centre, draw)
 
 
 def _check_guide(program: Program, guide: Program, batch: Batch, size: int) -> None:
@@ -169,6 +209,7 @@ def patience(epochs: int, steps_per_epoch: int, *, ours: bool) -> int:
     return epochs if ours else max(epochs, -(-epochs * LEAST_STEPS // steps_per_epoch))
 
 
+@lru_cache(maxsize=RECIPES)  # the same object, so that it is known again
 def adam(steps_per_epoch: int, *, ours: bool = True) -> optax.GradientTransformation:
     """Adam with one rate for the whitened basis (of our own guides) and one for the rest.
 
@@ -212,72 +253,3 @@ def minibatches(
 def batch_rows(objects: int, rows: int) -> int:
     """At most `rows`, such that batches of one size cover the objects with few of them twice."""
     return -(-objects // -(-objects // rows))
-
-
-POPULATION = ("population_mean", "population_root")  # in units of the first guess
-
-
-def population_at(sites: Sites, first: Globals) -> tuple[Array, Array] | None:
-    """Mean and covariance of the population that `_given` has made learnable."""
-    if POPULATION[0] not in sites:
-        return None
-    half = _root(first)
-    spread = half @ sites[POPULATION[1]]
-    return first.population.mean + half @ sites[POPULATION[0]], spread @ spread.T
-
-
-def _given(model: Program, first: Globals, size: int, noise: Noise, prior: Prior) -> Program:
-    """`model` as a function of flux and ivar, with those settings that it takes."""
-    takes = inspect.signature(model).parameters
-    anything = any(p.kind is p.VAR_KEYWORD for p in takes.values())
-    rank = len(first.basis)
-
-    def program(flux: Array, ivar: Array) -> Any:
-        settings: dict[str, Any] = {"rank": rank, "noise": noise, "prior": prior, "size": size}
-        settings = {name: value for name, value in settings.items() if anything or name in takes}
-        if "prior" in settings and not prior.is_flat:
-            mean = numpyro.param(POPULATION[0], jnp.zeros(rank))
-            spread = numpyro.param(POPULATION[1], jnp.eye(rank))
-            mean, covariance = population_at(dict(zip(POPULATION, (mean, spread), strict=True)), first)  # type: ignore[misc]
-            settings["prior"] = Prior(mean, covariance, prior.basis_scale)
-        return model(flux, ivar, **settings)
-
-    return program
-
-
-def _root(first: Globals) -> Float[Array, "rank rank"]:
-    covariance, _ = invert(first.population.precision[:, :, None])
-    return jnp.linalg.cholesky(covariance[:, :, 0])
-
-
-def _values(first: Globals) -> dict[str, Any]:
-    """The first guess, by the names of the sites."""
-    law = first.loss
-    return {
-        "basis": first.basis,
-        "basis_whitened": jnp.zeros_like(first.basis),
-        "nu": 1.0 / jnp.maximum(law.inverse_df, 1e-3),
-        "scale": law.scale,
-        "floor": jnp.maximum(law.floor, 1e-3 * law.width),
-        "contamination": jnp.clip(law.contamination, 1e-3, 0.5),
-        "width": law.width,
-    }
-
-
-def _annealing(program: Program) -> Program:
-    """The program with an argument `robustness`, see `guides.annealed`."""
-
-    def more_robust(*args: Any, robustness: Robustness) -> Any:
-        return annealed(program, robustness)(*args)
-
-    return more_robust
-
-
-def _unannealed(guide: Program) -> Program:
-    """A guide of the user's, which knows no `robustness`."""
-
-    def plain(*args: Any, robustness: Robustness) -> Any:
-        del robustness
-        return guide(*args)
-
-    return plain

@@ -19,6 +19,7 @@ from robusta_prob.inference.isolate import tamed
 from robusta_prob.inference.iterate import ADVICE, Epoch, Run, iterate
 from robusta_prob.inference.linalg import invert, unpack
 from robusta_prob.inference.problem import Problem
+from robusta_prob.inference.recipe import Batch, population_at
 from robusta_prob.inference.request import Plan, Request
 from robusta_prob.inference.settle import NOTHING, settle
 from robusta_prob.inference.start import Begun, subsample
@@ -195,7 +196,7 @@ def _law(centre: Mapping[str, np.ndarray], otherwise: NoiseLaw) -> NoiseLaw:
 
 
 def _shared(problem: Problem, centre: Mapping[str, np.ndarray], first: Globals) -> Globals:
-    population = svi.population_at({name: jnp.asarray(x) for name, x in centre.items()}, first)
+    population = population_at({name: jnp.asarray(x) for name, x in centre.items()}, first.population)
     return problem.shared(
         np.asarray(centre["basis"]),
         problem.law(_law(centre, first.loss)),
@@ -204,7 +205,7 @@ def _shared(problem: Problem, centre: Mapping[str, np.ndarray], first: Globals) 
 
 
 def _basis_covariance(
-    engine: svi.Engine, state: svi.State, batch: svi.Batch, seed: int
+    engine: svi.Engine, state: svi.State, batch: Batch, seed: int
 ) -> Float[np.ndarray, "pixels rank rank"]:
     """Of every column of the basis under the guide, from draws; a running sum holds one draw at a time."""
     centre = np.asarray(engine.centre(state, batch)["basis"], float)
