@@ -144,7 +144,7 @@ def main() -> None:
     options = parser.parse_args()
     if PACKAGE in options.columns and not PACKAGE_PYTHON.exists():
         parser.error(f"{PACKAGE_PYTHON} does not exist: run `make bench`, which installs robusta-hmf there")
-    names, size = (list(CASES)[:2], (200, 80)) if options.smoke else (options.cases, (1000, 400))
+    names, size = (list(CASES)[:2], (300, 120)) if options.smoke else (options.cases, (1000, 400))
     seeds = [0] if options.smoke else list(range(options.seeds))
     warnings.simplefilter("ignore", rp.DataWarning)
     name = f"CONTAMINATION-K{options.rank}-Q{options.scale:g}"

@@ -48,11 +48,11 @@ def _line(name: str, laws: list[rp.NoiseLaw], *errors: float) -> str:
     return f"| {name} | {middle[0]:.3g} | {middle[1]:.3f} | {middle[2]:.4f} | {worst} |"
 
 
-def crowded(seeds: int) -> Iterator[str]:
+def crowded(size: tuple[int, int], rank: int, seeds: int) -> Iterator[str]:
     """K = 10 of M = 50: fitted coefficients must not make the noise look smaller."""
-    laws = [rp.fit(low_rank(2000, 50, 10, seed=seed).data, 10).noise for seed in range(seeds)]
+    laws = [rp.fit(low_rank(*size, rank, seed=seed).data, rank).noise for seed in range(seeds)]
     errors = max(abs(law.scale - 1) for law in laws), math.nan, max(law.floor for law in laws)
-    yield _line("Gaussian, M = 50, K = 10", laws, *errors)
+    yield _line(f"Gaussian, M = {size[1]}, K = {rank}", laws, *errors)
 
 
 def real(folder: Path) -> Iterator[str]:
@@ -86,8 +86,10 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore", rp.DataWarning)
     seeds, size, grid = (options.seeds, (2000, 300), list(itertools.product(NU, SCALE, FLOOR)))
+    many = (2000, 50), 10
     if options.smoke:
-        seeds, size, grid = 1, (150, 40), grid[:2]
+        seeds, size, grid = 1, (300, 120), grid[:2]
+        many = size, 3
     lines = [
         "# The learned noise law",
         "",
@@ -96,7 +98,7 @@ def main() -> None:
         "| drawn | nu | s | f | worst s | worst nu | worst f |",
         "|---|---|---|---|---|---|---|",
         *drawn(size, seeds, grid),
-        *crowded(seeds),
+        *crowded(*many, seeds),
     ]
     if options.data:
         lines += [

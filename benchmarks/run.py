@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    size, repeats = ((300, 150), 1) if options.smoke else ((4000, 1200), options.repeats)
+    size, repeats = ((600, 150), 1) if options.smoke else ((4000, 1200), options.repeats)
     survey = toy(*size, seed=options.seed)
 
     pythons = {"ours": sys.executable, "ours_published": sys.executable}

@@ -72,7 +72,7 @@ def test_floors_and_widths_come_in_the_users_unit():
 
 
 def test_the_gauge_of_a_fit_undoes_any_change_of_basis():
-    survey = low_rank(60, 30, 3, seed=1)
+    survey = low_rank(300, 60, 3, seed=1)
     fit = rp.fit(survey.data, 3)
     R = np.random.default_rng(0).normal(size=(3, 3))
     A, G = rp.in_gauge_of(fit, fit.coefficients @ np.linalg.inv(R), R @ fit.basis)

@@ -177,6 +177,7 @@ def test_maximum_likelihood_never_falls_once_annealing_has_ended(noise):
         prior=rp.Prior.flat(),
         tol=1e-7,
         schedule=rp.anneal.tightening(1, 1),
+        starts=1,
         max_epochs=80,
     )
     bounds = np.array(
@@ -232,16 +233,17 @@ def test_without_robustness_holes_and_prior_it_is_the_truncated_svd():
 
 
 def test_float32_and_float64_find_the_same_subspace():
-    single = rp.simulate.toy(400, 150, seed=3).data
+    single = rp.simulate.toy(600, 150, seed=3).data
     double = rp.dataset(single.flux.astype(float), single.ivar.astype(float), dtype="float64")
-    found = [rp.fit(data, 5) for data in (single, double)]
+    found = [rp.fit(data, 5, starts=1) for data in (single, double)]
     assert [fit.dtype for fit in found] == [np.float32, np.float64]
     assert largest_angle(found[0].basis, found[1].basis) < 1e-3
     assert not jax.config.jax_enable_x64
 
 
 def test_another_value_of_any_continuous_setting_compiles_nothing():
-    data = low_rank(200, 50, 2, seed=0).data
+    data = low_rank(200, 40, 2, seed=0).data
+    jax.clear_caches()  # of the programs of other tests: none may hide one that is missing
 
     def options(q, nu, schedule):
         return {"noise": rp.Noise(nu, q, 0.0), "prior": rp.Prior.flat(), "schedule": schedule}

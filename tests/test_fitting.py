@@ -11,7 +11,7 @@ from robusta_prob.simulate import largest_angle, low_rank, toy
 
 @pytest.fixture(scope="module")
 def survey():
-    return toy(500, 150, seed=2)
+    return toy(600, 150, seed=2)
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +32,11 @@ def _masked_bound(survey, rank):
 def test_recovers_the_true_basis_as_well_as_with_the_bad_cells_masked(survey, fitted):
     angle, bound = largest_angle(fitted.basis, survey.truth.basis), _masked_bound(survey, 5)
     assert fitted.status.ok
-    assert angle < 1.15 * bound  # 500 objects: the scatter of one draw about the bound
+    assert angle < 1.15 * bound  # 600 objects: the scatter of one draw about the bound
 
 
 def test_learns_the_noise_law_that_the_data_were_drawn_from():
-    data = low_rank(800, 150, 3, nu=4.0, scale=1.3, floor=0.02, sigma=0.03, spread=0.7, seed=0).data
+    data = low_rank(1000, 150, 3, nu=4.0, scale=1.3, floor=0.02, sigma=0.03, spread=0.7, seed=0).data
     noise = rp.fit(data, 3).noise
     assert noise.nu == pytest.approx(4.0, rel=0.1)
     assert noise.scale == pytest.approx(1.3, rel=0.05)
@@ -46,12 +46,12 @@ def test_learns_the_noise_law_that_the_data_were_drawn_from():
 def test_scale_is_not_biased_by_fitted_coefficients():
     """K = 10 of M = 50: without marginalised coefficients the scale comes out 10 % low."""
     data = low_rank(2000, 50, 10, seed=1).data
-    assert rp.fit(data, 10).noise.scale == pytest.approx(1.0, abs=0.02)
+    assert rp.fit(data, 10, starts=1).noise.scale == pytest.approx(1.0, abs=0.02)
 
 
 def test_constant_errors_cannot_tell_a_floor_from_a_scale_and_the_status_says_so():
     rng = np.random.default_rng(0)
-    flux = 1 + rng.normal(size=(200, 1)) * np.sin(np.arange(60) / 5) + 0.2 * rng.normal(size=(200, 60))
+    flux = 1 + rng.normal(size=(300, 1)) * np.sin(np.arange(60) / 5) + 0.2 * rng.normal(size=(300, 60))
     fit = rp.fit(rp.dataset(flux, np.full(flux.shape, 100.0)), 2)
     assert "too little to tell a floor from a scale" in fit.status.message
     assert fit.noise.floor == 0
@@ -66,14 +66,14 @@ def test_the_published_loss_keeps_loss_and_noise_apart(survey):
 
 def test_covariances_of_a_wrong_loss_are_those_of_the_right_one():
     """nu = 1, s = 5 on Gaussian noise, where the naive formula claims 25 times the variance."""
-    survey = low_rank(400, 200, 2, seed=3)
+    survey = low_rank(300, 80, 2, seed=3)
     truth = survey.truth.coefficients @ survey.truth.basis
     for noise in (rp.Noise(math.inf, 1.0, 0.0), rp.Noise(1.0, 5.0, 0.0)):
         fit = rp.fit(survey.data, 2, noise=noise)
         error = rp.reconstruct(fit) - truth
         spread = np.einsum("kj,ikl,lj->ij", fit.basis, fit.coefficient_covariance, fit.basis)
         spread += np.einsum("ik,jkl,il->ij", fit.coefficients, fit.basis_covariance, fit.coefficients)
-        assert np.mean(error**2 / spread) == pytest.approx(1.0, abs=0.15)
+        assert np.mean(error**2 / spread) == pytest.approx(1.0, abs=0.15)  # 756 parameters: 5 %
 
 
 def test_gauge_of_a_fit(fitted):
@@ -192,8 +192,8 @@ def test_data_that_cannot_teach_a_basis_are_refused(survey):
 
 def test_data_without_noise_end_with_a_word_and_not_in_a_crash():
     rng = np.random.default_rng(0)
-    exact = rng.normal(size=(60, 3)) @ rng.normal(size=(3, 80))
-    for flux in (exact, np.full((60, 80), 3.0)):
+    exact = rng.normal(size=(300, 3)) @ rng.normal(size=(3, 80))
+    for flux in (exact, np.full((300, 80), 3.0)):
         fit = rp.fit(rp.dataset(flux, np.full(flux.shape, 100.0)), 3)
         assert "is there any noise" in fit.status.message
         assert np.isfinite(fit.coefficients).all()
@@ -243,4 +243,4 @@ def test_fits_are_immutable(fitted):
 def test_scale_is_not_biased_by_the_fitted_basis():
     """K = 8 of N = 60: without the basis' own uncertainty the scale comes out 8 % low."""
     data = low_rank(60, 400, 8, seed=1).data
-    assert rp.fit(data, 8).noise.scale == pytest.approx(1.0, abs=0.03)
+    assert rp.fit(data, 8, starts=1).noise.scale == pytest.approx(1.0, abs=0.03)

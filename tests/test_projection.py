@@ -43,7 +43,7 @@ def test_training_objects_project_onto_their_own_coefficients():
 
 
 def test_objects_with_little_data_fall_back_to_the_population():
-    survey = low_rank(600, 100, 4, seed=2)
+    survey = low_rank(600, 120, 4, seed=2)
     fit = rp.fit(survey.data, 4)
     ivar = survey.data.ivar / survey.data.unit**2
     few = np.zeros_like(ivar)
@@ -81,7 +81,7 @@ def test_results_stream_into_hdf5_and_rows_can_be_chosen(gaussian, tmp_path):
 
 
 def test_weights_are_the_published_ones():
-    data = toy(200, 100, seed=0).data
+    data = toy(300, 120, seed=0).data
     fit = rp.fit(data, 5, noise=rp.Noise(1.0, 5.0, 0.0), prior=rp.Prior.flat())
     projection = rp.project(fit, data)
     z2 = rp.residuals(fit, data, projection) ** 2 * data.ivar / data.unit**2

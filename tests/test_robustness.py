@@ -103,7 +103,7 @@ def test_a_floor_per_pixel_is_recovered_and_better_than_one_for_all():
     ivar = data.ivar / data.unit**2
     ivar[:, 11] = 0  # a pixel that knows nothing
     hard = rp.dataset(flux, ivar)
-    fit, plain = rp.fit(hard, 2, noise=rp.Noise(floor="pixel")), rp.fit(hard, 2)
+    fit, plain = (rp.fit(hard, 2, noise=noise, starts=1) for noise in (rp.Noise(floor="pixel"), rp.Noise()))
     known = np.delete(np.arange(80), 11)
     large = known[floors[known] > 0.02]
     np.testing.assert_allclose(fit.noise.floor[large], floors[large], rtol=0.2)  # 5 % at one sigma
@@ -114,7 +114,7 @@ def test_a_floor_per_pixel_is_recovered_and_better_than_one_for_all():
 
 
 def test_a_floor_per_pixel_is_saved_and_loaded(tmp_path):
-    fit = rp.fit(low_rank(300, 40, 1, seed=0).data, 1, noise=rp.Noise(floor="pixel"))
+    fit = rp.fit(low_rank(200, 40, 2, seed=0).data, 2, noise=rp.Noise(floor="pixel"))
     rp.save(fit, tmp_path / "fit.h5")
     again = rp.load(tmp_path / "fit.h5")
     np.testing.assert_array_equal(again.noise.floor, fit.noise.floor)
@@ -122,10 +122,10 @@ def test_a_floor_per_pixel_is_saved_and_loaded(tmp_path):
 
 
 def test_a_given_scale_tells_the_floor_where_the_errors_do_not_vary():
-    survey = low_rank(800, 60, 2, sigma=0.05, spread=0.0, seed=0)
+    survey = low_rank(300, 80, 2, sigma=0.05, spread=0.0, seed=0)
     data = rp.dataset(survey.data.flux * survey.data.unit, np.full(survey.data.shape, 1 / 0.03**2))
     fit = rp.fit(data, 2, noise=rp.Noise(scale=1.0))
-    assert fit.noise.floor == pytest.approx(0.04, rel=0.05)
+    assert fit.noise.floor == pytest.approx(0.04, rel=0.05)  # 24,000 cells: 0.7 % at one sigma
     assert "too little" not in fit.status.message
 
 
@@ -204,7 +204,7 @@ def test_objects_with_fewer_pixels_than_components_fall_back_to_the_population_h
     for i in few:  # 5 pixels, scattered or side by side
         seen = rng.choice(120, 5, replace=False) if i % 2 else np.arange(40, 45)
         ivar[i, np.delete(np.arange(120), seen)] = 0
-    fit = rp.fit(rp.dataset(survey.data.flux * survey.data.unit, ivar), 8)
+    fit = rp.fit(rp.dataset(survey.data.flux * survey.data.unit, ivar), 8, starts=1)
     truth = survey.truth.clean @ fit.basis.T
     error = (fit.coefficients - truth)[few]
     weighed = np.linalg.solve(fit.coefficient_covariance[few], error[..., None])[..., 0]
@@ -216,7 +216,7 @@ def test_objects_with_fewer_pixels_than_components_fall_back_to_the_population_h
 
 @pytest.mark.parametrize("kind", ["pixels", "toy"])
 def test_shuffled_rows_other_blocks_and_other_keys_give_the_same_basis(kind):
-    contaminated = cases.survey(cases.pixels(0.1, 10.0), 0, smooth=True, size=(1200, 100))
+    contaminated = cases.survey(cases.pixels(0.1, 10.0), 0, smooth=True, size=(1200, 150))
     data = toy(1200, 150, seed=0).data if kind == "toy" else rp.dataset(contaminated.flux, contaminated.ivar)
     fit = rp.fit(data, 5)
     np.testing.assert_array_equal(rp.fit(data, 5).basis, fit.basis)
@@ -226,7 +226,8 @@ def test_shuffled_rows_other_blocks_and_other_keys_give_the_same_basis(kind):
 
 
 def test_other_settings_of_the_noise_compile_nothing():
-    data = low_rank(300, 50, 2, nu=4, seed=0).data
+    data = low_rank(200, 40, 2, nu=4, seed=0).data
+    jax.clear_caches()  # of the programs of other tests: none may hide one that is missing
     rp.fit(data, 2)
     before = sweep._cache_size(), em.update._cache_size()
     for noise in (
@@ -241,7 +242,7 @@ def test_other_settings_of_the_noise_compile_nothing():
 
 def test_an_object_in_a_wrong_solution_is_begun_again():
     """Two spectra in one: 60 % of the pixels follow one, 40 % the other, and the fit sits on the latter."""
-    survey = low_rank(300, 100, 3, sigma=0.01, seed=0)
+    survey = low_rank(300, 120, 3, sigma=0.01, seed=0)
     right, wrong = survey.truth.coefficients.copy(), survey.truth.coefficients.copy()
     wrong[[5, 70]] *= -3.0
     flux = (survey.data.flux * survey.data.unit).astype(float)
@@ -268,7 +269,7 @@ def test_an_object_in_a_wrong_solution_is_begun_again():
 
 
 def test_starts_that_lead_apart_are_told_from_those_that_agree():
-    survey = low_rank(400, 80, 2, seed=1)
+    survey = low_rank(300, 80, 2, seed=1)
     problem = Problem.of(survey.data, 2, rp.Noise(math.inf, 1.0, 0.0), rp.Prior())
 
     def same_again(Y, seen, rank, seed):
@@ -324,26 +325,26 @@ def _arrays(survey):
 @pytest.mark.parametrize("size", [30.0, 65535.0, 1e12, 1e30])
 def test_a_dead_column_is_left_out_and_told(size):
     """It is the same in all objects, so that the likelihood would spend a component on it."""
-    survey = low_rank(400, 120, 3, seed=1)
+    survey = low_rank(300, 120, 3, seed=1)
     flux, ivar = _arrays(survey)
     others = np.arange(120) != 7
-    clean = rp.fit(rp.dataset(flux[:, others], ivar[:, others]), 3)
+    clean = rp.fit(rp.dataset(flux, np.where(others, ivar, 0.0)), 3)  # never observed
     flux[:, 7] = size
     data = rp.dataset(flux, ivar)
     fit = rp.fit(data, 3)
     assert fit.status.ok and fit.config["isolated"] == (7,)
     assert "1 pixel (number 7, counted from 0) would have taken" in fit.status.message
     np.testing.assert_array_equal(fit.trained, others)
-    assert largest_angle(fit.basis[:, others], clean.basis) < 1e-4
+    assert largest_angle(fit.basis[:, others], clean.basis[:, others]) < 1e-4
     assert rp.surprise(fit, data).object.in_training.all()
     assert rp.fit(data, 3, init=fit).config["isolated"] == (7,)
 
 
 def test_pixels_are_isolated_by_robust_laws_alone_and_honest_lines_stay():
-    survey = low_rank(400, 120, 3, seed=1)
+    survey = low_rank(600, 120, 3, seed=1)
     flux, ivar = _arrays(survey)
     line = np.exp(-0.5 * ((np.arange(120) - 60) / 0.85) ** 2)  # two pixels wide
-    flux += 5 * np.random.default_rng(0).normal(size=(400, 1)) * line
+    flux += 5 * np.random.default_rng(0).normal(size=(600, 1)) * line
     assert rp.fit(rp.dataset(flux, ivar), 4).config["isolated"] == ()
     flux[:, 7] = 30
     gaussian = rp.fit(rp.dataset(flux, ivar), 4, noise=rp.Noise(math.inf, 1.0, 0.0))
@@ -355,7 +356,7 @@ def test_pixels_are_isolated_by_robust_laws_alone_and_honest_lines_stay():
 )
 @pytest.mark.parametrize("where", [np.s_[0, :], np.s_[0, 0]], ids=["object", "cell"])
 def test_values_beyond_the_range_of_squares_are_outliers_and_nothing_else(flux, ivar, where):
-    survey = low_rank(200, 80, 2, seed=1)
+    survey = low_rank(300, 80, 2, seed=1)
     good_flux, good_ivar = _arrays(survey)
     bad_flux, bad_ivar = good_flux.copy(), good_ivar.copy()
     bad_flux[where] = flux
@@ -367,21 +368,21 @@ def test_values_beyond_the_range_of_squares_are_outliers_and_nothing_else(flux, 
     assert largest_angle(fit.basis, rp.fit(rp.dataset(good_flux[1:], good_ivar[1:]), 2).basis) < 5e-3
     scores = rp.surprise(fit, data)
     assert np.isfinite(scores.object.p_value).all() and np.isfinite(fit.coefficients).all()
-    others = rp.project(fit, rp.dataset(bad_flux, bad_ivar, ids=np.arange(1000, 1200)))
+    others = rp.project(fit, rp.dataset(bad_flux, bad_ivar, ids=np.arange(1000, 1300)))
     assert np.isfinite(others.coefficients).all() and np.isfinite(others.covariance).all()
     if where == np.s_[0, :]:
         assert scores.object.p_value[0] < 1e-100
 
 
 def test_a_threshold_that_lets_the_population_overrule_the_data_is_told():
-    faint = cases.survey(cases.CASES["S/N 1"], 0, smooth=True, size=(400, 120))
+    faint = cases.survey(cases.CASES["S/N 1"], 0, smooth=True, size=(300, 120))
     data, wide = rp.dataset(faint.flux, faint.ivar), rp.Noise(1.0, 5.0, 0.0)
     assert "the population determines" in rp.fit(data, 5, noise=wide).status.message
     assert (
         "the population determines" not in rp.fit(data, 5, noise=wide, prior=rp.Prior.flat()).status.message
     )
     assert "the population determines" not in rp.fit(data, 5).status.message
-    bright = low_rank(400, 120, 3, seed=1).data
+    bright = low_rank(300, 120, 3, seed=1).data
     assert "the population determines" not in rp.fit(bright, 3, noise=wide).status.message
 
 
@@ -395,7 +396,7 @@ def test_what_a_minority_does_coherently_takes_no_component():
 
 
 def test_a_bright_band_that_follows_the_others_is_not_left_out():
-    survey = low_rank(400, 120, 3, seed=1)
+    survey = low_rank(300, 120, 3, seed=1)
     flux, ivar = _arrays(survey)
     flux[:, 40] *= 30.0
     ivar[:, 40] /= 30.0**2
