@@ -23,8 +23,13 @@ from robusta_prob.inference.uncertainty import Draw, posterior_draws, reconstruc
 from robusta_prob.io import read, write
 from robusta_prob.models.noise import Noise, NoiseLaw
 from robusta_prob.models.priors import Prior
-from robusta_prob.scoring.outliers import Surprise, surprise
-from robusta_prob.scoring.table import score_columns, write_scores
+from robusta_prob.scoring.companions import Families, families
+from robusta_prob.scoring.completeness import recovery
+from robusta_prob.scoring.injection import Injected, inject
+from robusta_prob.scoring.outliers import surprise
+from robusta_prob.scoring.recovered import Recovery
+from robusta_prob.scoring.results import Surprise
+from robusta_prob.scoring.table import score_columns, write_scores, write_windows
 
 try:
     __version__ = version("robusta-prob")
@@ -37,19 +42,24 @@ __all__ = [
     "Dataset",
     "Draw",
     "Epoch",
+    "Families",
     "Fit",
+    "Injected",
     "Noise",
     "NoiseLaw",
     "Prior",
     "Progress",
     "Projection",
+    "Recovery",
     "Status",
     "Surprise",
     "anneal",
     "dataset",
+    "families",
     "fit",
     "guide_for",
     "in_gauge_of",
+    "inject",
     "load",
     "models",
     "nuts",
@@ -58,6 +68,7 @@ __all__ = [
     "read",
     "reconstruct",
     "reconstruct_sd",
+    "recovery",
     "residuals",
     "robust_weights",
     "save",
@@ -68,4 +79,5 @@ __all__ = [
     "to_arviz",
     "write",
     "write_scores",
+    "write_windows",
 ]

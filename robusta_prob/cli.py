@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import jax
+import numpy as np
 
 import robusta_prob as rp
 from robusta_prob.cli_arguments import parser
@@ -44,6 +45,7 @@ WRITTEN = {
     "scores.csv": "all objects, the most surprising first",
     "basis.png": "picture of the basis",
     "history.png": "picture of how the fit came to rest",
+    "windows.csv": "where flagged objects are off: centre, width, depth",
     "surprise.png": "picture of the scores of all objects",
     "outliers.png": "picture of the most surprising objects",
 }
@@ -118,7 +120,7 @@ def _score(options: argparse.Namespace) -> int:
     data = _read(options, str(fit.dtype))
     with _folder(options.output or run) as folder:
         _score_and_write(fit, data, options, folder)
-    _say_where(options, folder, "scores.csv", "surprise.png", "outliers.png")
+    _say_where(options, folder, "scores.csv", "windows.csv", "surprise.png", "outliers.png")
     return 0
 
 
@@ -139,7 +141,7 @@ def _demo(options: argparse.Namespace) -> int:
         ("lines", "spectra with foreign lines found"),
         ("normal", "normal spectra flagged"),
     ):
-        found = scores.object.q_value[data.meta["kind"] == kind] < FLAG
+        found = scores.flagged[data.meta["kind"] == kind]
         _say(options, f"  {text}: {found.sum():,} of {len(found):,}")
     _say_where(options, folder, *WRITTEN)
     spectra, run = str(folder / "survey.h5"), str(folder / "run")
@@ -177,17 +179,31 @@ def _score_and_write(fit: rp.Fit, data: rp.Dataset, options: argparse.Namespace,
     from robusta_prob import plots
 
     projection = rp.project(fit, data)
-    scores = rp.surprise(fit, data, projection)
+    chosen: dict[str, Any] = {
+        name: getattr(options, name) for name in ("lines", "windows", "empirical_null") if name in options
+    }
+    scores = rp.surprise(fit, data, projection, **chosen)
     rp.write_scores(scores, data, folder / "scores.csv")
-    _save(plots.surprise_histogram(scores), folder / "surprise.png")
+    rp.write_windows(scores, folder / "windows.csv")
+    _save(plots.overview(scores, data), folder / "surprise.png")
     _save(plots.outliers(fit, data, scores, options.top, projection), folder / "outliers.png")
     null = scores.null
     nu = 1.0 / null.inverse_df if null.inverse_df > 0.0 else math.inf
     law = f"core Student t, nu = {nu:.3g}, scale {null.scale:.3g}; contamination {null.contamination:.2g}"
     _say(options, f"Null law of a normal pixel: {law}")
-    n, flagged = data.shape[0], int((scores.object.q_value < FLAG).sum())
+    bulk, beyond = scores.empirical, len(null.correlation)
+    if beyond:
+        _say(
+            options,
+            f"Residuals are correlated over {beyond} pixels, {null.correlation[0]:.2g} from one to the next",
+        )
+    applied = "p-values are taken against it" if bulk.applied else "0 and 1 where the null law holds"
+    _say(options, f"Bulk of the objects: z = {bulk.centre:.2f} +- {bulk.width:.2f} ({applied})")
+    n, flagged = data.shape[0], int(scores.flagged.sum())
     _say(options, f"\nThe most surprising of {n:,} objects:\n{most_surprising(scores, ROWS_PRINTED)}")
-    _say(options, f"{flagged:,} of {n:,} objects have q < {FLAG}.")
+    kinds, counts = np.unique(scores.object.kind[scores.flagged], return_counts=True)
+    what = "; ".join(f"{kind}: {count:,}" for kind, count in zip(kinds, counts, strict=True))
+    _say(options, f"{flagged:,} of {n:,} objects are flagged, q < {FLAG}{f' ({what})' if what else ''}.")
     if flagged > TOO_MANY * n:
         _warn(
             f"{100 * flagged / n:.0f} % of the objects are flagged: that says more about the model "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 FIT_HELP = """\
 Learn a robust low-rank basis from spectra with errors, holes and outliers.
@@ -21,7 +22,8 @@ How unexpected every object is under an earlier fit, as a calibrated probability
 In:   RUN, the folder of `robusta-prob fit` (or its fit.h5), and FILE, spectra on the same pixels: those of
       the fit or new ones.
 Out:  scores.csv (one line per object, the most surprising first, with all metadata columns of FILE),
-      surprise.png (all objects) and outliers.png (the most surprising ones), in RUN unless -o says where."""
+      windows.csv (where flagged objects are off), surprise.png (all objects) and outliers.png (the most
+      surprising ones), in RUN unless -o says where."""
 DEMO_HELP = """\
 Simulate a small survey with known outliers, fit it, score it, and say how much of the truth was found.
 
@@ -124,7 +126,43 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     _run_and_file(parser)
     parser.add_argument("-o", "--output", metavar="DIR", help="folder to write to (default: RUN)")
     _top(parser)
+    group = parser.add_argument_group("what to look for")
+    group.add_argument(
+        "--lines",
+        type=_lines,
+        action=_Named,
+        metavar="NAME=X,X,...",
+        help="positions that are looked at together, in units of the grid; may be repeated",
+    )
+    group.add_argument("--windows", type=_widths, metavar="W,W,...", help="widths of runs [pixels]")
+    group.add_argument(
+        "--empirical-null",
+        action="store_true",
+        help="judge objects against the bulk of them: for surveys whose errors are wrong for everyone",
+    )
     _names(parser)
+
+
+class _Named(argparse.Action):
+    """Collect (name, positions) in a mapping."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, {**(getattr(namespace, self.dest) or {}), values[0]: values[1]})
+
+
+def _lines(text: str) -> tuple[str, list[float]]:
+    name, _, positions = text.rpartition("=")
+    try:
+        return name or "lines", [float(x) for x in positions.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must look like CaII=8498,8542,8662; got {text!r}") from None
+
+
+def _widths(text: str) -> list[int]:
+    try:
+        return [int(x) for x in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must look like 2,4,8; got {text!r}") from None
 
 
 def _run_and_file(parser: argparse.ArgumentParser) -> None:

@@ -166,10 +166,13 @@ def test_histogram_counts_every_object_with_a_score(scores: rp.Surprise) -> None
     for bars, name in zip(axes.containers, ("not", "flagged"), strict=True):
         heights[name] = sum(patch.get_height() for patch in bars)
     flagged = int((scores.object.q_value < 0.05).sum())
-    assert heights == {"not": N - flagged, "flagged": flagged}
+    scored = int((~np.isnan(scores.object.z)).sum())
+    assert heights == {"not": scored - flagged, "flagged": flagged}
     assert flagged
     assert any(text.get_text().startswith("flagged") for text in axes.get_legend().get_texts())
-    assert axes.get_title() == f"{flagged} of {N} objects flagged (q < 0.05)"
+    title, _, rest = axes.get_title().partition("; ")
+    assert title == f"{flagged} of {N} objects flagged (q_value < 0.05)"
+    assert rest == ("" if scored == N else f"{N - scored} without a score")
     assert drawn(figure)
 
 
@@ -181,8 +184,9 @@ def test_histogram_survives_every_kind_of_score(scores: rp.Surprise) -> None:
     q[:4] = np.nan, 0.0, 1.0, 0.0
     odd = dataclasses.replace(scores, object=o._replace(z=z, q_value=q))
     figure = plots.surprise_histogram(odd)
-    assert sum(patch.get_height() for bars in figure.axes[0].containers for patch in bars) == N - 1
-    assert "1 without a score" in figure.axes[0].get_title()
+    unscored = int(np.isnan(z).sum())
+    assert sum(patch.get_height() for bars in figure.axes[0].containers for patch in bars) == N - unscored
+    assert f"{unscored} without a score" in figure.axes[0].get_title()
     assert drawn(figure)
 
 
@@ -199,6 +203,145 @@ def test_histogram_without_any_score(scores: rp.Surprise) -> None:
     )
     assert f"0 of {N} objects flagged" in figure.axes[0].get_title()
     assert drawn(figure)
+
+
+def test_calibration_shows_every_p_value_and_the_band_of_uniform_ones(scores: rp.Surprise) -> None:
+    rng = np.random.default_rng(0)
+    n = 400
+    p = rng.uniform(size=n)
+    p[:3] = 1e-5, 1e-30, np.nan
+    q = np.where(p < 1e-4, 0.001, 0.9)
+    o = scores.object._replace(p_run=p, q_run=q)
+    figure = plots.calibration(dataclasses.replace(scores, object=o), of="p_run")
+    bars, tail = figure.axes
+    known = p[~np.isnan(p)]
+    heights = sum(np.array([patch.get_height() for patch in patches]) for patches in bars.containers)
+    np.testing.assert_array_equal(heights, np.histogram(known, np.linspace(0.0, 1.0, 21))[0])
+    # the band: from 399 uniform numbers drawn many times over
+    drawn_counts = rng.binomial(n - 1, 0.05, 100_000)
+    band = bars.collections[0].get_datalim(bars.transData)
+    np.testing.assert_allclose([band.y0, band.y1], np.quantile(drawn_counts, (0.025, 0.975)), atol=1.0)
+
+    points = [line for line in tail.get_lines() if line.get_marker() == "."]
+    y = np.concatenate([np.asarray(line.get_ydata()) for line in points])
+    np.testing.assert_allclose(np.sort(y), np.sort(-np.log10(known[known > 1e-20])))
+    (beyond,) = (line for line in tail.get_lines() if line.get_marker() == "^" and len(line.get_xdata()))
+    assert np.asarray(beyond.get_xdata())[0] == pytest.approx(np.log10(n))
+    assert tail.get_title() == f"1 beyond {3 * np.log10(n):.3g}, drawn at the edge"
+    # the band of the smallest of 399: also from draws
+    smallest = -np.log10(rng.uniform(size=(20_000, n - 1)).min(1))
+    area = tail.collections[0].get_paths()[0].vertices
+    last = area[np.isclose(area[:, 0], np.log10(n))][:, 1]
+    np.testing.assert_allclose(
+        [last.min(), last.max()], np.quantile(smallest, (0.025, 0.975)), atol=0.05
+    )  # 20,000 draws: the upper quantile scatters by 0.01-0.02
+    title = figure.get_suptitle()
+    assert title.endswith(f"2 of {n} objects flagged (q_run < 0.05); 1 without a p-value")
+    assert drawn(figure)
+
+
+def test_calibration_knows_p_values_that_underflow(scores: rp.Surprise) -> None:
+    o = scores.object
+    p, log_p, q = o.p_value.copy(), o.log_p.copy(), o.q_value.copy()
+    p[0], log_p[0], q[0] = 0.0, -1e5, 0.0
+    figure = plots.calibration(
+        dataclasses.replace(scores, object=o._replace(p_value=p, log_p=log_p, q_value=q))
+    )
+    assert "drawn at the edge" in figure.axes[1].get_title()
+    assert drawn(figure)
+    with pytest.raises(ValueError, match="of must be one of p_value, p_run, p_pixel, p_mahalanobis; got 'q'"):
+        plots.calibration(scores, of="q")
+
+
+@pytest.mark.parametrize("of", ["p_value", "p_run", "p_pixel", "p_mahalanobis"])
+@pytest.mark.parametrize("n", [1, N])
+def test_calibration_of_each_test(scores: rp.Surprise, of: str, n: int) -> None:
+    assert drawn(plots.calibration(of_objects(scores, np.arange(n)), of))
+
+
+def test_calibration_without_any_p_value(scores: rp.Surprise) -> None:
+    nothing = np.full(N, np.nan)
+    none = dataclasses.replace(scores, object=scores.object._replace(p_value=nothing, q_value=nothing))
+    figure = plots.calibration(none)
+    assert figure.axes[1].texts[0].get_text() == "no p-value"
+    assert f"0 of {N} objects flagged" in figure.get_suptitle()
+    assert drawn(figure)
+
+
+def test_calibration_draws_a_part_of_very_many(scores: rp.Surprise) -> None:
+    n = 50_000
+    p = np.random.default_rng(1).uniform(size=n)
+    o = scores.object._replace(p_run=p, q_run=np.ones(n))
+    tail = plots.calibration(dataclasses.replace(scores, object=o), "p_run").axes[1]
+    y = np.concatenate(
+        [np.asarray(line.get_ydata()) for line in tail.get_lines() if line.get_marker() == "."]
+    )
+    assert len(y) < 10_000
+    np.testing.assert_allclose(np.sort(y)[-200:], np.sort(-np.log10(p))[-200:])
+
+
+def test_surprise_against_sn_has_each_object_in_the_place_of_its_sn(
+    scores: rp.Surprise, data: rp.Dataset
+) -> None:
+    kinds = np.array(["lines", "foreign", "errors", "isolated pixels", "of another sort"])
+    q, kind, z = scores.object.q_value.copy(), scores.object.kind.copy(), scores.object.z.copy()
+    z[:7] = 8.0, 9.0, 10.0, 11.0, np.inf, -np.inf, np.nan
+    q[:7] = 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, np.nan
+    kind = kind.astype("<U20")
+    kind[:5] = kinds
+    odd = dataclasses.replace(scores, object=scores.object._replace(q_value=q, q_any=q, kind=kind, z=z))
+    figure = plots.surprise_against_sn(odd, data)
+    (axes,) = figure.axes
+    shown = {str(line.get_label()).partition(",")[0]: line for line in axes.get_lines()}
+    assert {"not flagged", *kinds} <= set(shown)
+    marks = {str(shown[kind].get_marker()) for kind in kinds}
+    colours = {str(shown[kind].get_color()) for kind in kinds}
+    assert len(marks) == len(colours) == len(kinds)
+    sn = [
+        np.median((flux * np.sqrt(ivar))[ivar > 0]) for flux, ivar in zip(data.flux, data.ivar, strict=True)
+    ]
+    np.testing.assert_allclose(
+        shown["errors"].get_xdata()[np.argwhere(shown["errors"].get_ydata() == 10.0)[0]], sn[2:3]
+    )
+    points = [*kinds, "not flagged"]
+    unscored = int(np.isnan(z).sum())
+    assert sum(len(shown[name].get_xdata()) for name in points) == N - unscored
+    # the median of what is not flagged: here of all of it in few bins, so near the median of all
+    rest = np.asarray(shown["not flagged"].get_ydata())
+    middle = np.asarray(shown["median"].get_ydata())
+    assert abs(np.mean(middle) - np.median(rest)) < 0.5
+    assert axes.get_xscale() == "log"
+    assert f"{unscored} without a score" in axes.get_title()
+    assert drawn(figure)
+
+
+def test_surprise_against_sn_of_spectra_whose_mean_was_subtracted(
+    scores: rp.Surprise, data: rp.Dataset
+) -> None:
+    flux = np.where(data.observed, data.flux, np.nan)
+    some = flux * np.where(np.arange(N) < 5, -1.0, 1.0)[:, None]
+    (axes,) = plots.surprise_against_sn(scores, rp.dataset(some, data.ivar)).axes
+    assert axes.get_xscale() == "log"
+    assert axes.get_xlabel() == "median S/N per pixel; 5 of S/N ≤ 0 at the left edge"
+    figure = plots.surprise_against_sn(scores, rp.dataset(-flux, data.ivar))
+    assert figure.axes[0].get_xscale() == "linear"
+    assert drawn(figure)
+
+
+def test_overview_is_the_histogram_the_sn_and_the_calibration(scores: rp.Surprise, data: rp.Dataset) -> None:
+    figure = plots.overview(scores, data)
+    parts = (
+        *plots.surprise_histogram(scores).axes,
+        *plots.surprise_against_sn(scores, data).axes,
+        *plots.calibration(scores).axes,
+    )
+    assert [axes.get_xlabel() for axes in figure.axes] == [axes.get_xlabel() for axes in parts]
+    assert drawn(figure)
+
+
+@pytest.mark.parametrize("rows", [[0], [0, 1]], ids=["one", "two"])
+def test_overview_of_few_objects(scores: rp.Surprise, data: rp.Dataset, rows: list[int]) -> None:
+    assert drawn(plots.overview(of_objects(scores, np.array(rows)), data.take(rows)))
 
 
 # Single objects -------------------------------------------------------------------------------------
@@ -224,8 +367,109 @@ def test_object_panels_show_data_model_residual_and_weight(
     )
     assert top.get_ylabel() == data.labels.flux_name
     assert bottom.get_xlabel() == "wavelength [nm]"
-    assert f"id {data.ids[row]}: p = " in top.get_title()
+    assert f"id {data.ids[row]}: p = " in top.get_title(loc="left")
     assert drawn(figure)
+
+
+def with_windows(scores: rp.Surprise, row: int, *stretches: tuple[int, int, float]) -> rp.Surprise:
+    """The scores with these windows (start, stop, log p) in one object."""
+    start, stop, log_p = (np.array(values) for values in zip(*stretches, strict=True))
+    n = len(start)
+    rows = np.full(n, row)
+    depth = np.append(np.nan, np.full(n - 1, -0.5))
+    found = type(scores.windows)(
+        rows, scores.ids[rows], start, stop, 500.0 + start, 1.0 + 0.0 * start, depth, 0.1 + 0.0 * start, log_p
+    )
+    return dataclasses.replace(scores, windows=found)
+
+
+def test_bands_hold_what_they_promise(
+    fit: rp.Fit, data: rp.Dataset, scores: rp.Surprise, projection: rp.Projection
+) -> None:
+    """z within a band is flux within a band; and 68 and 95 % of the cells of normal objects are."""
+    assert scores.pixel is not None
+    row = int(scores.ranking[N // 2])
+    top, middle, _ = plots.object_panels(fit, data, scores, row, projection).axes
+    reach = [patch.get_y() + patch.get_height() for patch in middle.patches]
+    cells = np.abs(scores.pixel.z[~scores.flagged])
+    share = [(cells < r).sum() / np.isfinite(cells).sum() for r in reach]
+    np.testing.assert_allclose(share, [0.95, 0.68], atol=0.02)  # 1 % of bad pixels, and 15,000 cells
+    flux, model = (np.asarray(line.get_ydata()) for line in top.get_lines()[:2])
+    for r, band in zip(reach, top.collections, strict=True):
+        sd = (flux - model) / scores.pixel.z[row]
+        limit = band.get_datalim(top.transData)
+        seen = data.observed[row] & fit.trained
+        assert limit.y1 == pytest.approx((model + r * sd)[seen].max(), rel=1e-3)
+        assert limit.y0 == pytest.approx((model - r * sd)[seen].min(), rel=1e-3)
+
+
+@pytest.mark.parametrize("falling", [False, True], ids=["rising grid", "falling grid"])
+def test_windows_are_shaded_numbered_and_told(
+    fit: rp.Fit, data: rp.Dataset, scores: rp.Surprise, projection: rp.Projection, falling: bool
+) -> None:
+    if falling:
+        labels = dataclasses.replace(data.labels, grid=data.grid[::-1])
+        data = dataclasses.replace(data, labels=labels)
+        fit = dataclasses.replace(fit, grid=fit.grid[::-1])
+    row = int(scores.ranking[0])
+    marked = with_windows(scores, row, (20, 30, -10.0), (60, 61, -40.0))
+    figure = plots.object_panels(fit, data, marked, row, projection)
+    assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "windows"
+    # from half way to the neighbours before the first pixel to half way to those after the last
+    edges = {
+        (i, j): sorted((data.grid[i - 1 : i + 1].mean(), data.grid[j - 1 : j + 1].mean()))
+        for i, j in ((20, 30), (60, 61))
+    }
+    for axes in figure.axes:
+        shaded = [[patch.get_x(), patch.get_x() + patch.get_width()] for patch in axes.patches]
+        for ends in edges.values():
+            assert any(np.allclose(ends, one, rtol=1e-6) for one in shaded)
+    numbers = {text.get_text(): text.xy[0] for text in figure.axes[0].texts}
+    assert numbers["1"] == pytest.approx(np.mean(edges[60, 61]))
+    header = figure.axes[0].get_title(loc="left")
+    assert "windows: 1 at 560, depth −0.5 ± 0.1; 2 at 520, depth unknown" in header
+    other = plots.object_panels(fit, data, marked, int(scores.ranking[1]), projection)
+    assert not other.axes[0].texts
+    assert drawn(figure)
+
+
+def test_header_tells_all_scores_of_the_object(
+    fit: rp.Fit, data: rp.Dataset, scores: rp.Surprise, projection: rp.Projection
+) -> None:
+    row = 3
+    one = np.arange(N) == row
+    o = scores.object
+    put = {
+        "log_p": -np.log(1e40), "q_value": 0.0, "p_run": 0.25, "p_pixel": 1e-6, "p_mahalanobis": np.nan,
+        "scale": 1.25, "mahalanobis": 12.0, "score": 1234.0, "kind": "lines",
+    }  # fmt: skip
+    o = o._replace(**{name: np.where(one, value, getattr(o, name)) for name, value in put.items()})
+    many = with_windows(scores, row, *((10 * i, 10 * i + 3, -float(i)) for i in range(1, 11)))
+    figure = plots.object_panels(fit, data, dataclasses.replace(many, object=o), row, projection)
+    first, second, third, *windows = figure.axes[0].get_title(loc="left").split("\n")
+    assert first == f"id {data.ids[row]}: p = $10^{{-40}}$, lines"
+    assert second == (
+        "q = $<10^{-300}$, strangest run p = 0.25, strangest pixel p = $10^{-6}$, score 1,234 nats"
+    )
+    assert third.startswith("robust scale of z 1.25, Mahalanobis distance² 12 (p = unknown), ")
+    assert third.endswith("in the training set")
+    assert " ".join(windows).endswith("and 4 more")
+    assert len(windows) > 1
+    assert drawn(figure)
+
+
+def test_pages_are_the_panels_of_each_object(
+    fit: rp.Fit, data: rp.Dataset, scores: rp.Surprise, projection: rp.Projection
+) -> None:
+    rows = scores.ranking[:2]
+    pages = plots.object_pages(fit, data, scores, rows, projection)
+    for row, page in zip(rows, pages, strict=True):
+        alone = plots.object_panels(fit, data, scores, row, projection)
+        assert page.axes[0].get_title(loc="left") == alone.axes[0].get_title(loc="left")
+        for one, other in zip(page.axes, alone.axes, strict=True):
+            np.testing.assert_allclose(
+                one.get_lines()[0].get_ydata(), other.get_lines()[0].get_ydata(), rtol=1e-5, atol=1e-5
+            )
 
 
 def test_outliers_are_the_most_surprising_first(
@@ -272,7 +516,7 @@ def test_object_without_a_single_observed_pixel(fit: rp.Fit, data: rp.Dataset, s
     o = of_objects(scores, np.array([0])).object
     o = o._replace(log_p=np.array([np.nan]), reason=np.array(["no observed pixel"]))
     figure = plots.object_panels(fit, empty, dataclasses.replace(scores, object=o, ids=empty.ids), 0)
-    assert figure.axes[0].get_title() == "id x\\$y\\$z: no observed pixel"
+    assert figure.axes[0].get_title(loc="left") == "id x\\$y\\$z: no observed pixel"
     assert drawn(figure)
 
 
@@ -283,6 +527,15 @@ def test_wrong_input(fit: rp.Fit, data: rp.Dataset, scores: rp.Surprise, project
         plots.outliers(fit, data, scores, 3, projection._replace(ids=projection.ids[::-1]))
     with pytest.raises(IndexError, match=f"between 0 and {N - 1}"):
         plots.object_panels(fit, data, scores, N, projection)
+    with pytest.raises(IndexError, match="got -1"):
+        plots.object_pages(fit, data, scores, [0, -1], projection)
+    with pytest.raises(ValueError, match="at least one row"):
+        plots.object_pages(fit, data, scores, [], projection)
+    with pytest.raises(TypeError, match="whole numbers, got dtype bool"):
+        plots.object_pages(fit, data, scores, scores.flagged, projection)
+    for picture in (plots.surprise_against_sn, plots.overview):
+        with pytest.raises(ValueError, match="scores are of other objects"):
+            picture(scores, data.take(slice(5)))
 
 
 # House rules ----------------------------------------------------------------------------------------
@@ -301,7 +554,9 @@ def test_text_is_legible(
         plots.basis(fit),
         plots.history(fit),
         plots.surprise_histogram(scores),
+        plots.overview(scores, data),
         plots.outliers(fit, data, scores, 2, projection),
+        plots.object_panels(fit, data, with_windows(scores, 0, (5, 9, -9.0)), 0, projection),
     ):
         assert smallest_text(figure) >= 8.0
 

@@ -10,7 +10,8 @@ import pytest
 
 import robusta_prob as rp
 from robusta_prob.scoring.calibration import Null
-from robusta_prob.scoring.outliers import ObjectSurprise
+from robusta_prob.scoring.kinds import no_windows
+from robusta_prob.scoring.results import EmpiricalNull, ObjectSurprise
 from robusta_prob.scoring.table import most_surprising
 
 LOG_P = np.array([-1.0, -900.0, np.nan, -20.0])  # object 1 is the most surprising, object 2 has no score
@@ -26,9 +27,12 @@ def scored(meta: dict[str, object], ids: object = (10, 11, 12, 13)) -> tuple[rp.
         "log_p": LOG_P,
         "n_observed": np.array([3, 3, 0, 3]),
         "in_training": np.array([True, True, False, True]),
+        "kind": np.array(["", "foreign", "", ""]),
         "reason": np.array(["", "", "no observed pixel", ""]),
     }
-    return rp.Surprise(ObjectSurprise(**columns), data.ids, Null(0.25, 1.0, 1e-3)), data
+    bulk = EmpiricalNull(0.0, 1.0, False)
+    null = Null(0.25, 1.0, 1e-3)
+    return rp.Surprise(ObjectSurprise(**columns), data.ids, null, bulk, no_windows(data.ids)), data
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -96,3 +100,15 @@ def test_scores_of_other_objects_are_refused(tmp_path: Path) -> None:
 def test_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="does not exist"):
         rp.write_scores(*scored({}), tmp_path / "none" / "scores.csv")
+
+
+def test_windows_and_lines_are_written(tmp_path):
+    survey = rp.simulate.toy(200, 150, seed=1)
+    grid = survey.data.grid
+    scores = rp.surprise(rp.fit(survey.data, 5), survey.data, lines={"mid": [grid[70]]})
+    rp.write_windows(scores, tmp_path / "windows.csv")
+    rows = read(tmp_path / "windows.csv")
+    assert len(rows) == len(scores.windows.row)
+    assert {int(row["row"]) for row in rows} <= set(np.flatnonzero(scores.object.kind != ""))
+    columns = rp.score_columns(scores, survey.data)
+    np.testing.assert_array_equal(columns["mid_amplitude"], scores.lines["mid"].amplitude)

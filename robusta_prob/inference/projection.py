@@ -183,6 +183,12 @@ def evaluate(
     return part, blocks()
 
 
+def check_same_objects(given: Any, data: Dataset, name: str = "projection", maker: str = "project") -> None:
+    """Refuse what belongs to other objects, or to these in another order."""
+    if not np.array_equal(given.ids, data.ids):
+        raise ValueError(f"the {name} is of other objects than data; pass that of rp.{maker}(fit, data)")
+
+
 def check_same_pixels(fit: Fit, data: Dataset) -> None:
     """Refuse data on other pixels than the fit's."""
     if not isinstance(data, Dataset):

@@ -7,7 +7,21 @@ Built on matplotlib's objects alone, without pyplot: no global state and no scre
 does not import this package, hence not matplotlib.
 """
 
+from robusta_prob.plots.completeness import recovery_curves
 from robusta_prob.plots.fits import basis, history
-from robusta_prob.plots.objects import object_panels, outliers, surprise_histogram
+from robusta_prob.plots.objects import object_pages, object_panels, outliers
+from robusta_prob.plots.p_values import calibration
+from robusta_prob.plots.surveys import overview, surprise_against_sn, surprise_histogram
 
-__all__ = ["basis", "history", "object_panels", "outliers", "surprise_histogram"]
+__all__ = [
+    "basis",
+    "calibration",
+    "history",
+    "object_pages",
+    "object_panels",
+    "outliers",
+    "overview",
+    "recovery_curves",
+    "surprise_against_sn",
+    "surprise_histogram",
+]

@@ -1,106 +1,30 @@
-"""Pictures of objects: how surprising they all are, and what is odd about the most surprising ones."""
+"""Pictures of single objects: what is odd about the most surprising ones, or about any."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+import textwrap
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Shaped
-from matplotlib.axes import Axes
+from jaxtyping import Shaped
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from robusta_prob.data import Dataset
-from robusta_prob.inference.projection import check_same_pixels, project, reconstruct
+from robusta_prob.inference.projection import check_same_objects, check_same_pixels
 from robusta_prob.inference.results import Fit, Projection
-from robusta_prob.plots.style import (
-    BLACK,
-    BLUE,
-    COLUMN,
-    GREY,
-    NORMAL,
-    PAGE,
-    SMALL,
-    VERMILLION,
-    axis_label,
-    finish,
-    limits,
-    plain,
-)
-from robusta_prob.scoring.outliers import Surprise
-from robusta_prob.scoring.predictive import cells
+from robusta_prob.plots.panels import Drawn, draw, drawn, explain, panels, windows_of
+from robusta_prob.plots.style import PAGE, SMALL, plain, probability
+from robusta_prob.scoring.results import Surprise
 
-FLAG = 0.05  # q-value below which an object is flagged
-BIN = 0.25  # of the histogram, in z
-LOWEST, HIGHEST = -8.0, 12.0  # objects beyond share the first and the last bar
-USUAL, STEEP = 3.0, 15.0  # |z| of pixels: grey band; beyond STEEP the axis is logarithmic outside the band
-
-
-def surprise_histogram(scores: Surprise) -> Figure:
-    """How surprising the objects are, against what normal objects would show.
-
-    The deviate z of an object is the standard normal one with the same p-value. The curve is the null:
-    what as many normal objects would show. Objects beyond z = 12 share the last bar.
-
-    Parameters
-    ----------
-    scores : Surprise
-        Objects without a score (p-value NaN) are counted in the title, and left out.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Examples
-    --------
-    >>> import robusta_prob as rp
-    >>> from robusta_prob import plots
-    >>> survey = rp.simulate.toy(200, 150, seed=1)
-    >>> fit = rp.fit(survey.data, rank=5)
-    >>> figure = plots.surprise_histogram(rp.surprise(fit, survey.data))
-    """
-    scored = ~np.isnan(scores.object.z)
-    z = np.clip(scores.object.z[scored], LOWEST, HIGHEST - BIN / 2)
-    flagged = scores.object.q_value[scored] < FLAG
-    beyond = int((scores.object.z > HIGHEST).sum())
-    low = min(math.floor(z.min(initial=-4.0)), -4)
-    high = HIGHEST if beyond else max(math.ceil(z.max(initial=5.0)), 5)
-    edges = np.arange(low, high + BIN / 2, BIN)
-    counts = np.histogram(z, edges)[0]
-    curve = np.linspace(low, high, 500)
-    null = len(z) * BIN * np.exp(-0.5 * curve**2) / math.sqrt(2.0 * math.pi)
-
-    figure = Figure(figsize=(COLUMN, 2.8), layout="constrained")
-    axes = figure.subplots()
-    named = ["not flagged", f"flagged ({beyond:,} at z > {HIGHEST:g})" if beyond else "flagged"]
-    axes.hist(
-        [z[~flagged], z[flagged]], bins=edges.tolist(), stacked=True, color=[BLUE, VERMILLION], label=named
-    )
-    axes.plot(curve, null, color=BLACK, lw=1.2, label="normal objects")
-    if flagged.any():
-        axes.axvline(z[flagged].min(), ymax=0.7, color=BLACK, lw=0.8, ls="--")
-    axes.set_ylim(0.5, 30.0 * max(counts.max(initial=1), null.max()))  # room for the legend
-    axes.set_yscale("log")
-    axes.set_xlim(low, high)
-    title = f"{int(flagged.sum()):,} of {len(scored):,} objects flagged (q < {FLAG})"
-    if not scored.all():
-        title += f"; {int((~scored).sum()):,} without a score"
-    axes.set_title(title, fontsize=NORMAL if scored.all() else SMALL)
-    axes.set_xlabel("surprise of the object, z [standard deviations]", fontsize=SMALL)
-    axes.set_ylabel(f"objects per {BIN} in z", fontsize=SMALL)
-    axes.legend(fontsize=SMALL, frameon=False, loc="upper right", handlelength=1.2)
-    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
-    finish(axes)
-    return figure
+MOST_NAMED = 6  # windows that are told in words
+LINE = 125  # characters in the width of a page
 
 
 def outliers(
     fit: Fit, data: Dataset, scores: Surprise, top: int = 6, projection: Projection | None = None
 ) -> Figure:
-    """The most surprising objects: spectrum with model, residuals and robust weights, as in `object_panels`.
+    """The most surprising objects, each drawn as in `object_panels`, with its p-value and kind.
 
     Parameters
     ----------
@@ -123,6 +47,16 @@ def outliers(
     ------
     ValueError
         If the scores are of other data, the pixels not those of the fit, or there is no object to show.
+
+    Examples
+    --------
+    >>> import robusta_prob as rp
+    >>> from robusta_prob import plots
+    >>> survey = rp.simulate.toy(200, 150, seed=1)
+    >>> fit = rp.fit(survey.data, rank=5)
+    >>> scores = rp.surprise(fit, survey.data)
+    >>> len(plots.outliers(fit, survey.data, scores, top=2).axes)
+    6
     """
     _check(fit, data, scores, projection)
     ranked = scores.ranking[~np.isnan(scores.object.p_value[scores.ranking])][: max(top, 0)]
@@ -133,14 +67,17 @@ def outliers(
     columns = min(len(ranked), 2)
     rows = -(-len(ranked) // columns)
     figure = Figure(figsize=(PAGE, 0.6 + (2.7 if columns == 2 else 3.4) * rows), layout="constrained")
-    panels = _panels(figure, rows, columns)
-    for place, shown in enumerate(_shown(fit, data, scores, ranked, projection)):
+    axes = panels(figure, rows, columns)
+    objects = drawn(fit, data, scores, ranked, projection)
+    for place, (index, shown) in enumerate(zip(ranked, objects, strict=True)):
         row, column = divmod(place, columns)
-        _draw(panels[3 * row : 3 * row + 3, column], shown, fit, f"{place + 1}. {shown.title}", column == 0)
-    for axes in panels[3 * rows - 3 :, len(ranked) - (rows - 1) * columns :].flat:
-        axes.remove()
+        own = axes[3 * row : 3 * row + 3, column]
+        draw(own, shown, fit, names=column == 0, numbers=False)
+        own[0].set_title(f"{place + 1}. {_headline(scores, index, 16)}", fontsize=SMALL, pad=4)
+    for one in axes[3 * rows - 3 :, len(ranked) - (rows - 1) * columns :].flat:
+        one.remove()
     figure.align_ylabels()
-    _explain(figure)
+    explain(figure, objects)
     return figure
 
 
@@ -148,6 +85,12 @@ def object_panels(
     fit: Fit, data: Dataset, scores: Surprise, row: int, projection: Projection | None = None
 ) -> Figure:
     """One object: its spectrum with the model, residuals in predictive standard deviations, robust weights.
+
+    z is the residual over its predictive standard deviation, that of noise, coefficients and basis together.
+    The bands are |z| below the 68 and 95 % quantiles of the null law's core: so many of the good cells
+    of a normal object are within (1 and 2 deviations where the noise is Gaussian). In the upper panel they
+    lie about the model, in units of the flux. Stretches of `scores.windows` are shaded and numbered, the
+    strangest first; the header tells their centres [grid] and depths [flux], and the scores of the object.
 
     Parameters
     ----------
@@ -172,140 +115,141 @@ def object_panels(
         If the scores are of other data, or the pixels not those of the fit.
     IndexError
         If there is no such row.
+
+    Examples
+    --------
+    >>> import robusta_prob as rp
+    >>> from robusta_prob import plots
+    >>> survey = rp.simulate.toy(200, 150, seed=1)
+    >>> fit = rp.fit(survey.data, rank=5)
+    >>> scores = rp.surprise(fit, survey.data)
+    >>> len(plots.object_panels(fit, survey.data, scores, row=int(scores.ranking[0])).axes)
+    3
     """
-    _check(fit, data, scores, projection)
-    if not 0 <= row < data.shape[0]:
-        raise IndexError(f"row must be between 0 and {data.shape[0] - 1}, one of the objects; got {row}")
-    figure = Figure(figsize=(PAGE, 4.0), layout="constrained")
-    (shown,) = _shown(fit, data, scores, np.array([row]), projection)
-    _draw(_panels(figure, 1, 1)[:, 0], shown, fit, shown.title, True)
-    figure.align_ylabels()
-    _explain(figure)
-    return figure
+    return object_pages(fit, data, scores, [row], projection)[0]
 
 
-class _Shown(NamedTuple):
-    """One object, in the user's units and in the order of the grid; NaN where missing."""
-
-    title: str
-    x: Float[np.ndarray, " pixels"]
-    flux: Float[np.ndarray, " pixels"]
-    sigma: Float[np.ndarray, " pixels"]
-    model: Float[np.ndarray, " pixels"]  # also where the flux is missing
-    z: Float[np.ndarray, " pixels"]
-    weight: Float[np.ndarray, " pixels"]
-
-
-def _shown(
+def object_pages(
     fit: Fit,
     data: Dataset,
     scores: Surprise,
-    rows: Shaped[np.ndarray, " some"],
-    projection: Projection | None,
-) -> list[_Shown]:
-    part = data.take(rows)
-    if projection is None:
-        own = project(fit, part)
-    else:
-        own = Projection(projection.coefficients[rows], projection.covariance[rows], part.ids)
-    z, weight = (np.full(part.shape, np.nan) for _ in range(2))
-    for here, block in cells(fit, part, own, scores.object.in_training[rows]):
-        seen, *values = (np.asarray(x)[: here.stop - here.start] for x in (block.seen, block.z, block.weight))
-        z[here], weight[here] = (np.where(seen, x, np.nan) for x in values)
-    seen = part.observed
-    flux = np.where(seen, np.asarray(part.flux, float) * part.unit, np.nan)
-    sigma = np.where(seen, part.unit / np.sqrt(np.where(seen, np.asarray(part.ivar, float), 1.0)), np.nan)
-    model = reconstruct(fit, own)
-    order = np.argsort(data.grid)
+    rows: Sequence[int] | Shaped[np.ndarray, " some"],
+    projection: Projection | None = None,
+) -> list[Figure]:
+    """Several objects, a figure each: that of `object_panels`.
+
+    Parameters
+    ----------
+    fit : Fit
+    data : Dataset
+        N objects on the pixels of the fit.
+    scores : Surprise
+        Of these data.
+    rows : sequence of int
+        Which of the N objects, `scores.ranking[:10]` say. matplotlib keeps every figure in memory.
+    projection : Projection, optional
+        Of these data, if there is one already; else the objects shown are projected.
+
+    Returns
+    -------
+    list of matplotlib.figure.Figure
+        In the order of `rows`.
+
+    Raises
+    ------
+    ValueError
+        If the scores are of other data, the pixels not those of the fit, or there are no rows.
+    TypeError
+        If the rows are not whole numbers.
+    IndexError
+        If there is no such row.
+
+    Examples
+    --------
+    >>> import robusta_prob as rp
+    >>> from robusta_prob import plots
+    >>> survey = rp.simulate.toy(200, 150, seed=1)
+    >>> fit = rp.fit(survey.data, rank=5)
+    >>> scores = rp.surprise(fit, survey.data)
+    >>> len(plots.object_pages(fit, survey.data, scores, scores.ranking[:3]))
+    3
+    """
+    _check(fit, data, scores, projection)
+    chosen = np.asarray(rows)
+    if chosen.ndim != 1 or not len(chosen):
+        raise ValueError(f"rows must be a list of at least one row, got {rows!r}")
+    if chosen.dtype.kind not in "iu":
+        raise TypeError(f"rows must be whole numbers, got dtype {chosen.dtype}")
+    if wrong := chosen[(chosen < 0) | (chosen >= data.shape[0])].tolist():
+        raise IndexError(f"row must be between 0 and {data.shape[0] - 1}, one of the objects; got {wrong[0]}")
+    objects = drawn(fit, data, scores, chosen, projection)
+    return [_page(fit, scores, int(row), one) for row, one in zip(chosen, objects, strict=True)]
+
+
+def _page(fit: Fit, scores: Surprise, row: int, shown: Drawn) -> Figure:
+    figure = Figure(figsize=(PAGE, 4.4), layout="constrained")
+    axes = panels(figure, 1, 1)[:, 0]
+    draw(axes, shown, fit)
+    header = "\n".join(
+        [_headline(scores, row), *_scores_in_words(scores, row), *_windows_in_words(scores, row)]
+    )
+    axes[0].set_title(header, fontsize=SMALL, pad=14 if shown.windows else 4, loc="left")
+    figure.align_ylabels()
+    explain(figure, [shown])
+    return figure
+
+
+def _headline(scores: Surprise, row: int, longest: int = 60) -> str:
+    o = scores.object
+    name = f"id {_both_ends(str(scores.ids[row]), longest)}"
+    if np.isnan(o.log_p[row]):
+        return f"{name}: {o.reason[row] or 'no score'}"
+    return f"{name}: p = {probability(o.log_p[row] / math.log(10.0))}, {o.kind[row] or 'not flagged'}"
+
+
+def _both_ends(name: str, longest: int) -> str:
+    """A name that is too long without its middle: many differ at their ends alone."""
+    if len(name) > longest:
+        name = f"{name[: longest // 2]}…{name[-((longest - 1) // 2) :]}"
+    return plain(name, longest)
+
+
+def _scores_in_words(scores: Surprise, row: int) -> list[str]:
+    """The other scores of an object, in two lines; none where it has no score."""
+    o = scores.object
+    if np.isnan(o.log_p[row]):
+        return []
+    with np.errstate(divide="ignore"):
+        q, run, pixel, coefficients = (
+            probability(float(np.log10(values[row])))
+            for values in (o.q_value, o.p_run, o.p_pixel, o.p_mahalanobis)
+        )
     return [
-        _Shown(_title(scores, row), data.grid[order], *(x[i][order] for x in (flux, sigma, model, z, weight)))
-        for i, row in enumerate(rows)
+        f"q = {q}, strangest run p = {run}, strangest pixel p = {pixel}, score {o.score[row]:,.0f} nats",
+        f"robust scale of z {o.scale[row]:.3g}, Mahalanobis distance² {o.mahalanobis[row]:,.3g} "
+        f"(p = {coefficients}), {o.n_observed[row]:,} pixels, "
+        f"{'in' if o.in_training[row] else 'not in'} the training set",
     ]
 
 
-def _title(scores: Surprise, row: int) -> str:
-    log10_p = scores.object.log_p[row] / math.log(10.0)
-    if np.isnan(log10_p):
-        return f"id {plain(scores.ids[row], 24)}: {scores.object.reason[row]}"
-    p = f"{10.0**log10_p:.2g}" if log10_p > -4 else f"$10^{{{log10_p:.0f}}}$"
-    return f"id {plain(scores.ids[row], 24)}: p = {p}, score {scores.object.score[row]:,.0f} nats"
-
-
-def _panels(figure: Figure, rows: int, columns: int) -> np.ndarray:
-    """Axes (3 rows, columns): spectrum (large), residual and weight (small) of every object."""
-    return figure.subplots(
-        3 * rows, columns, sharex=True, squeeze=False, gridspec_kw={"height_ratios": (3.0, 1.2, 0.7) * rows}
-    )
-
-
-def _draw(panels: np.ndarray, shown: _Shown, fit: Fit, title: str, leftmost: bool) -> None:
-    """One object in its three panels."""
-    top, middle, bottom = panels
-    x, flux, sigma, model, z, weight = shown[1:]
-
-    top.fill_between(x, flux - sigma, flux + sigma, color=GREY, alpha=0.45, lw=0)
-    top.plot(x, flux, color=BLACK, lw=0.7)
-    top.plot(x, model, color=VERMILLION, lw=1.0)
-    low, high = limits(flux, model)
-    for beyond, edge, mark in ((flux > high, high, "^"), (flux < low, low, "v")):
-        if beyond.any():
-            top.plot(x[beyond], np.full(beyond.sum(), edge), mark, color=BLACK, ms=4)
-    top.set_ylim(low, high)
-    top.set_title(title, fontsize=SMALL, pad=4)
-    top.yaxis.set_major_locator(MaxNLocator(4, prune="lower"))
-
-    middle.axhspan(-USUAL, USUAL, color=GREY, alpha=0.25, lw=0)
-    middle.plot(x, z, color=BLUE, lw=0.7)
-    _scale_z(middle, np.nanmax(np.abs(z), initial=0.0))
-
-    bottom.fill_between(x, 0.0, weight, color=BLUE, alpha=0.35, lw=0)
-    bottom.plot(x, weight, color=BLUE, lw=0.6)
-    bottom.set_ylim(0.0, 1.35)
-    bottom.yaxis.set_major_locator(FixedLocator([0.0, 1.0]))
-    bottom.set_xlabel(axis_label(fit.grid_name), fontsize=SMALL)
-    for axes in (top, middle, bottom):
-        finish(axes, x)
-        axes.tick_params(labelbottom=axes is bottom)
-    if leftmost:
-        for axes, label in ((top, axis_label(fit.flux_name, 30)), (middle, "z"), (bottom, "w")):
-            axes.set_ylabel(label, fontsize=SMALL)
-
-
-def _scale_z(axes: Axes, largest: float) -> None:
-    """Symmetric about 0; steep where residuals are huge, so that the band stays visible."""
-    top = max(1.1 * largest, 5.0)
-    axes.set_ylim(-top, top)
-    if top <= STEEP:
-        axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-        return
-    axes.set_yscale("symlog", linthresh=USUAL, linscale=0.7)
-    axes.set_ylim(-2.0 * top, 2.0 * top)
-    decade = 10.0 ** math.floor(math.log10(top))
-    axes.yaxis.set_major_locator(FixedLocator([-decade, 0.0, decade]))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(
-        FuncFormatter(lambda z, _: (f"{z:g}" if abs(z) < 1e4 else f"{z:.0e}").replace("-", "−"))
-    )
-
-
-def _explain(figure: Figure) -> None:
-    """One legend for all objects."""
-    handles = [
-        Line2D([], [], color=BLACK, lw=0.9),
-        Patch(color=GREY, alpha=0.45, lw=0),
-        Line2D([], [], color=VERMILLION, lw=1.2),
-        Line2D([], [], color=BLUE, lw=0.9),
+def _windows_in_words(scores: Surprise, row: int) -> list[str]:
+    w = scores.windows
+    own = windows_of(scores, row)
+    if not len(own):
+        return []
+    told = [
+        f"{number} at {w.centre[entry]:.6g}, depth "
+        + (f"{w.depth[entry]:.3g} ± {w.depth_sd[entry]:.2g}" if np.isfinite(w.depth[entry]) else "unknown")
+        for number, entry in enumerate(own[:MOST_NAMED], 1)
     ]
-    residual = f"z = residual / predictive σ, log beyond {USUAL:g}; weight w"
-    labels = ["data", f"±1σ, and |z| < {USUAL:g}", "model", residual]
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=SMALL, frameon=False)
+    text = "windows: " + "; ".join(told).replace("-", "−")
+    if len(own) > MOST_NAMED:
+        text += f"; and {len(own) - MOST_NAMED} more"
+    return textwrap.wrap(text, LINE)
 
 
 def _check(fit: Fit, data: Dataset, scores: Surprise, projection: Projection | None) -> None:
     check_same_pixels(fit, data)
-    if not np.array_equal(scores.ids, data.ids):
-        raise ValueError("the scores are of other objects than data; pass those of rp.surprise(fit, data)")
-    if projection is not None and not np.array_equal(projection.ids, data.ids):
-        raise ValueError(
-            "the projection is of other objects than data; pass that of rp.project(fit, data), or none"
-        )
+    check_same_objects(scores, data, "surprise", "surprise")
+    if projection is not None:
+        check_same_objects(projection, data)

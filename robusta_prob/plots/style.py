@@ -12,11 +12,12 @@ from matplotlib.mathtext import MathTextParser
 
 COLUMN, PAGE = 3.5, 7.1  # widths of one and of two columns of a page [inch]
 SMALL, NORMAL = 8.0, 9.0  # [pt]
-BLACK, BLUE, VERMILLION, GREEN, GREY = (
+BLACK, BLUE, VERMILLION, GREEN, PURPLE, GREY = (
     "black",
     "#0072B2",
     "#D55E00",
     "#009E73",
+    "#CC79A7",
     "#999999",
 )  # Okabe & Ito (2008)
 
@@ -63,3 +64,12 @@ def axis_label(text: str, longest: int = 40) -> str:
     except ValueError:
         return plain(text, longest)
     return text
+
+
+def probability(log10_p: float) -> str:
+    """A p-value in words, from its logarithm: as a power of ten where it is tiny."""
+    if np.isnan(log10_p):
+        return "unknown"
+    if log10_p == -np.inf:
+        return "$<10^{-300}$"
+    return f"{10.0**log10_p:.2g}" if log10_p > -4 else f"$10^{{{log10_p:.0f}}}$"

@@ -1,13 +1,16 @@
 """From residuals in units of their predictive error to probabilities: the null law and its tails.
 
 The null of one pixel is contaminated, (1 - eps) StudentT(nu, s) + eps wide, and its surprise is bounded
-by the wide part, so that no isolated bad pixel flags an object by itself. Tails of the sum over an
+by the wide part, so that no isolated bad pixel flags an object by itself. What is wrong by a fixed flux
+stands out in precise objects and drowns in noisy ones: what share of an object's pixels is wide depends on
+its errors. Tails of the sum over an
 object's pixels are saddlepoint approximations (Lugannani & Rice 1980; Barndorff-Nielsen 1986).
 """
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -24,17 +27,28 @@ class Null(NamedTuple):
     inverse_df: float  # 1/nu of the core
     scale: float  # of the core; 1 where the noise law of the fit holds
     contamination: float  # eps, the share of pixels in the wide part
+    correlation: tuple[float, ...] = ()  # of the z of pixels 1, 2, ... apart; empty where there is none
+    inflation: float = 1.0  # of the variance of an object's summed surprise, by that correlation
+    clumping: float = 0.0  # probability that the neighbour of a bad pixel is bad to the same side
+    levels: tuple[float, ...] = ()  # log of an object's typical error in `Fit.unit`, rising, at which
+    shares: tuple[float, ...] = ()  # so much of its pixels is wide; empty where that is eps for all
+    replicated: tuple[float, float] | None = None  # 1/nu and scale of the noise of replicates, if there are
 
     @property
     def cap(self) -> float:
         """The largest surprise of a pixel [nats]."""
         return -math.log(self.contamination / (2.0 * REACH))
 
-    @property
-    def mean_surprise(self) -> float:
-        """Expected surprise of a null pixel [nats]."""
-        value, mass = _surprise_distribution(self)
-        return float(mass @ value)
+    def expected_surprise(self, level: Float[np.ndarray, " objects"]) -> Float[np.ndarray, " objects"]:
+        """Mean surprise of a null pixel of objects with such errors [nats]."""
+        shares = self.shares or (self.contamination,)
+        means = [float(mass @ value) for value, mass in (_surprise_distribution(self, x) for x in shares)]
+        return np.interp(level, self.levels or (0.0,), means)
+
+    def inflation_of_sum(self, width: int) -> float:
+        """Variance of the sum of z over `width` neighbours, over that of as many independent ones."""
+        lags = np.arange(1, len(self.correlation) + 1)
+        return max(0.1, float(1.0 + 2.0 * np.maximum(1.0 - lags / width, 0.0) @ np.array(self.correlation)))
 
     def surprise(self, z: Float[np.ndarray, "*cells"]) -> Float[np.ndarray, "*cells"]:
         """-log density of z [nats], at most `cap`."""
@@ -55,45 +69,87 @@ def core_log_density(
     return constant - math.log(scale) - 0.5 * (nu + 1.0) * np.log1p(inverse_df * z2)
 
 
-def learn_null(z: Float[np.ndarray, " cells"]) -> Null:
-    """Maximum likelihood of (nu, scale, contamination) for these residuals, binned in |z|."""
-    size = np.minimum(np.abs(z), REACH)
-    edges = np.concatenate([np.linspace(0.0, 8.0, 801), np.geomspace(8.0, REACH, 100)[1:]])
-    counts, _ = np.histogram(size, edges)
-    middles = 0.5 * (edges[1:] + edges[:-1])
-    flat = -math.log(2.0 * REACH)
+def learn_null(z: Float[np.ndarray, " cells"], contamination: float | None = None) -> Null:
+    """Maximum likelihood of (nu, scale, contamination) for these residuals, binned in |z|.
+
+    A contamination that is given is not learned.
+    """
+    counts, middles, flat = _binned(z)
 
     def loss(x: Float[np.ndarray, " three"]) -> float:
         inverse_df, scale, share = math.exp(x[0]), math.exp(x[1]), special.expit(x[2])
         core = core_log_density(middles, inverse_df, scale) + math.log1p(-share)
         return float(-(counts * np.logaddexp(core, flat + math.log(share))).sum()) / counts.sum()
 
-    low = special.logit(SMALLEST)
-    ends = [(math.log(1e-4), math.log(2.0)), (-4.0, 6.0), (low, 0.0)]
+    low, high = special.logit(SMALLEST), 0.0
+    if contamination is not None:
+        low = high = special.logit(contamination)
+    ends = [(math.log(1e-4), math.log(2.0)), (-4.0, 6.0), (low, high)]
+    share = min(max(special.logit(0.01), low), high)
     trials = [
-        optimize.minimize(loss, (math.log(eta), 0.0, special.logit(0.01)), method="L-BFGS-B", bounds=ends)
+        optimize.minimize(loss, (math.log(eta), 0.0, share), method="L-BFGS-B", bounds=ends)
         for eta in (0.01, 0.25)
     ]
     best = min(trials, key=lambda trial: trial.fun).x
     return Null(math.exp(best[0]), math.exp(best[1]), float(special.expit(best[2])))
 
 
+def _binned(z: Float[np.ndarray, " cells"]) -> tuple[np.ndarray, np.ndarray, float]:
+    """Counts of |z| and the middles of their bins; log density of the wide part."""
+    edges = np.concatenate([np.linspace(0.0, 8.0, 801), np.geomspace(8.0, REACH, 100)[1:]])
+    counts, _ = np.histogram(np.minimum(np.abs(z), REACH), edges)
+    return counts, 0.5 * (edges[1:] + edges[:-1]), -math.log(2.0 * REACH)
+
+
+def learn_share(null: Null, z: Float[np.ndarray, " cells"]) -> float:
+    """Maximum likelihood of the share of wide pixels among these, the core as it is."""
+    counts, middles, flat = _binned(z)
+    core = core_log_density(middles, null.inverse_df, null.scale)
+
+    def loss(x: float) -> float:
+        share = special.expit(x)
+        return float(-(counts * np.logaddexp(core + math.log1p(-share), flat + math.log(share))).sum())
+
+    best = optimize.minimize_scalar(loss, bounds=(special.logit(SMALLEST), 0.0), method="bounded")
+    return float(special.expit(best.x))
+
+
 def log_tail(
-    null: Null, mean: Float[np.ndarray, " objects"], count: Float[np.ndarray, " objects"]
+    null: Null,
+    mean: Float[np.ndarray, " objects"],
+    count: Float[np.ndarray, " objects"],
+    level: Float[np.ndarray, " objects"] | None = None,
 ) -> Float[np.ndarray, " objects"]:
-    """log P(mean surprise of `count` independent null pixels >= `mean`)."""
-    # r* = sqrt(n) r(t) + c(t) / sqrt(n); r and c depend on the tilt t alone, so one table serves all objects
-    first, r, correction = _saddlepoints(null)
+    """log P(mean surprise of `count` null pixels >= `mean`); correlated ones count for fewer.
+
+    `level` is the logarithm of the typical error of the objects.
+    """
+    root = np.sqrt(count / null.inflation)
+    if level is None or not null.shares:
+        return special.log_ndtr(-_deviate(null, null.contamination, mean, root))
+    place = np.interp(level, null.levels, np.arange(len(null.levels)))
+    deviate = np.zeros(len(mean))
+    for knot, share in enumerate(null.shares):
+        weight = np.maximum(1.0 - np.abs(place - knot), 0.0)
+        near = weight > 0
+        deviate[near] += weight[near] * _deviate(null, share, mean[near], root[near])
+    return special.log_ndtr(-deviate)
+
+
+def _deviate(
+    null: Null, share: float, mean: Float[np.ndarray, " objects"], root: Float[np.ndarray, " objects"]
+) -> Float[np.ndarray, " objects"]:
+    """r* = sqrt(n) r(t) + c(t) / sqrt(n); r and c depend on the tilt t alone: one table serves all."""
+    law = Null(null.inverse_df, null.scale, null.contamination)  # what the table depends on
+    first, r, correction = _saddlepoints(law, share)
     inside = np.clip(mean, first[0], first[-1])
-    root = np.sqrt(count)
-    return special.log_ndtr(
-        -(root * np.interp(inside, first, r) + np.interp(inside, first, correction) / root)
-    )
+    return root * np.interp(inside, first, r) + np.interp(inside, first, correction) / root
 
 
-def _saddlepoints(null: Null) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+@lru_cache(maxsize=64)
+def _saddlepoints(null: Null, share: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tilted means K'(t), signed roots r(t) and corrections log(u/r)/r for one pixel's surprise."""
-    value, mass = _surprise_distribution(null)
+    value, mass = _surprise_distribution(null, share)
     tilt = np.sinh(np.linspace(-8.0, 8.0, 2001)) / 40.0  # dense around 0, where most objects are
     exponent = np.log(mass) + tilt[:, None] * value
     cumulant = special.logsumexp(exponent, axis=1)
@@ -121,12 +177,12 @@ def q_values(p: Float[np.ndarray, " objects"]) -> Float[np.ndarray, " objects"]:
     return q
 
 
-def _surprise_distribution(null: Null) -> tuple[np.ndarray, np.ndarray]:
+def _surprise_distribution(null: Null, share: float) -> tuple[np.ndarray, np.ndarray]:
     """Values and probabilities of a null pixel's surprise, on quantiles of the core refined in its tail."""
     tail = np.concatenate([np.linspace(0.0, 0.99, 800)[:-1], 1.0 - np.geomspace(0.01, 1e-9, 400), [1.0]])
     below = 0.5 - 0.25 * (tail[1:] + tail[:-1])  # probability on one side, which keeps its digits in the tail
     normal = null.inverse_df < 1e-6
     middle = -(special.ndtri(below) if normal else special.stdtrit(1.0 / null.inverse_df, below))
-    core = np.diff(tail) * (1.0 - null.contamination)
+    core = np.diff(tail) * (1.0 - share)
     value = np.append(null.surprise(np.minimum(null.scale * middle, REACH)), null.surprise(np.array(REACH)))
-    return value, np.append(core, null.contamination)
+    return value, np.append(core, share)

@@ -5,7 +5,8 @@
 
 with v = s^2 (sigma^2 + f^2) and Fisher information I = (1-eps) (nu+1)/(nu+3) / v of the cell. Coefficients
 are always fitted to these very cells, the basis only for the training set: what was fitted takes away from
-the residual, what was not adds to it. For Gaussian noise these are the textbook leverages.
+the residual, what was not adds to it. For Gaussian noise these are the textbook leverages. An object that
+the fit refused to follow has cells of so much less information as its mean robust weight is below 1.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from robusta_prob.inference.problem import precision
 from robusta_prob.inference.results import Fit, Projection
 from robusta_prob.models.noise import NoiseLaw, robust_weight
 
+REFUSED = 0.5  # mean robust weight of an object below which the fit refused to follow it
 SMALLEST_SHARE = 0.1  # of the noise variance that must be left: leverages hold to first order only
 
 
@@ -33,8 +35,11 @@ class Cells(NamedTuple):
     """A block of objects, cell by cell."""
 
     z: Float[np.ndarray, "rows pixels"]  # 0 where unseen
+    sd: Float[np.ndarray, "rows pixels"]  # predictive standard deviation, in units of `Fit.unit`
+    error: Float[np.ndarray, "rows pixels"]  # the same before what was fitted took away; inf where unseen
     seen: Bool[np.ndarray, "rows pixels"]
     weight: Float[np.ndarray, "rows pixels"]  # the published robust weight, under the fitted loss
+    taken: Float[np.ndarray, " rows"]  # degrees of freedom that fitted parameters took from the row
 
 
 class _Known(NamedTuple):
@@ -80,18 +85,27 @@ def cells(
 @jax.jit
 def _cells(
     Y: Array, W: Array, A: Array, V: Array, outer: Array, trained: Array, known: _Known
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, ...]:
     seen = (W > 0) & known.trained
     given = 1.0 / jnp.where(seen, W, 1.0)
     noise = known.noise.scale**2 * (given + known.noise.floor**2)
     eta = known.noise.inverse_df
     information = (1.0 - known.noise.contamination) * (1.0 + eta) / (1.0 + 3.0 * eta) / noise
     of_basis = outer @ jnp.asarray(known.BB)
-    fitted = information * (V @ jnp.asarray(known.GG) + jnp.where(trained, of_basis, 0.0))
-    variance = noise * jnp.maximum(1.0 - fitted, SMALLEST_SHARE) + jnp.where(trained, 0.0, of_basis)
-    sd = jnp.sqrt(variance)
     residual = jnp.where(seen, Y - A @ jnp.asarray(known.G), 0.0)
-    return residual / sd, seen, robust_weight(residual**2, jnp.where(seen, W, 0.0), known.loss)
+    # pull of the core, with mean 1 in a normal object
+    pull = robust_weight(residual**2, jnp.where(seen, W, 0.0), known.noise)
+    pull *= (1.0 + eta) / (1.0 - known.noise.contamination)
+    heard = jnp.minimum(jnp.where(seen, pull, 0.0).sum(1) / jnp.maximum(seen.sum(1), 1), 1.0)[:, None]
+    # a mean hides that a refused object was heard in the few cells that happen to fit
+    information *= jnp.where(heard < REFUSED, jnp.minimum(pull, 1.0), heard)
+    fitted = information * (V @ jnp.asarray(known.GG) + jnp.where(trained, of_basis, 0.0))
+    added = jnp.where(trained, 0.0, of_basis)
+    sd = jnp.sqrt(noise * jnp.maximum(1.0 - fitted, SMALLEST_SHARE) + added)
+    error = jnp.where(seen, jnp.sqrt(noise + added), jnp.inf)
+    taken = jnp.where(seen, jnp.minimum(fitted, 1.0), 0.0).sum(1)
+    weight = robust_weight(residual**2, jnp.where(seen, W, 0.0), known.loss)
+    return residual / sd, sd, error, seen, weight, taken
 
 
 def quantile(

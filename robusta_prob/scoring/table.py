@@ -13,7 +13,7 @@ from jaxtyping import Shaped
 
 from robusta_prob.data import Dataset
 from robusta_prob.io import atomic_path
-from robusta_prob.scoring.outliers import Surprise
+from robusta_prob.scoring.results import Surprise
 
 
 def score_columns(scores: Surprise, data: Dataset) -> dict[str, Shaped[np.ndarray, "objects ..."]]:
@@ -29,8 +29,9 @@ def score_columns(scores: Surprise, data: Dataset) -> dict[str, Shaped[np.ndarra
     -------
     dict of name to (N, ...) array
         First `rank` (1 is the most surprising) and `id`, then the fields of `scores.object` (with `log10_p`
-        for its natural logarithm), then the metadata. A metadata column that bears one of the names before
-        it is called `meta_<name>`; all others keep their names.
+        for its natural logarithm) and those of `scores.lines`, as `<name>_amplitude` and so on, then the
+        metadata. A metadata column that bears one of the names before it is called `meta_<name>`; all
+        others keep their names.
 
     Raises
     ------
@@ -103,6 +104,39 @@ def write_scores(scores: Surprise, data: Dataset, path: str | os.PathLike[str]) 
             writer.writerow([*map(_short, cells[:own]), *map(_full, cells[own:])])
 
 
+def write_windows(scores: Surprise, path: str | os.PathLike[str]) -> None:
+    """Write the strange windows of flagged objects as CSV, one line each, in the order of the data.
+
+    Parameters
+    ----------
+    scores : Surprise
+    path : path
+        File to write (UTF-8), in a folder that exists; a failure leaves an existing file untouched.
+
+    Raises
+    ------
+    OSError
+        If nothing can be written there.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import robusta_prob as rp
+    >>> data = rp.simulate.toy(200, 150, seed=1).data
+    >>> path = Path(tempfile.mkdtemp()) / "windows.csv"
+    >>> rp.write_windows(rp.surprise(rp.fit(data, rank=5), data), path)
+    >>> path.read_text().startswith("row,id,start,stop,centre,width,depth")
+    True
+    """
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["log10_p" if name == "log_p" else name for name in scores.windows._fields])
+        columns = scores.windows._replace(log_p=scores.windows.log_p / math.log(10.0))
+        for row in zip(*columns, strict=True):
+            writer.writerow([*map(_short, row)])
+
+
 def most_surprising(scores: Surprise, rows: int) -> str:
     """The first `rows` of the ranking with what matters most of each, aligned, to be printed."""
     o = scores.object
@@ -114,6 +148,7 @@ def most_surprising(scores: Surprise, rows: int) -> str:
         ("mahalanobis", o.mahalanobis, ",.0f"),
         ("scale", o.scale, ".2f"),
         ("weight", o.median_weight, ".3f"),
+        ("kind", o.kind, ""),
         ("pixels", o.n_observed, "d"),
     )
     lines = [["rank", "id", *(name for name, _, _ in shown)]]
@@ -136,6 +171,8 @@ def _own(scores: Surprise) -> dict[str, np.ndarray]:
             columns["log10_p"] = values / math.log(10.0)
         else:
             columns[name] = values
+    for name, line in scores.lines.items():
+        columns |= {f"{name}_{field}": values for field, values in line._asdict().items()}
     return columns
 
 

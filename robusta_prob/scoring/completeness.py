@@ -1,0 +1,306 @@
+"""`recovery`: how many injected anomalies the scores find, and how many objects they flag that have none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+from robusta_prob.data import Dataset, dataset
+from robusta_prob.inference.checks import check_types, seed_of
+from robusta_prob.inference.projection import check_same_pixels, project, reconstruct
+from robusta_prob.inference.results import Fit, Projection
+from robusta_prob.scoring.injection import inject
+from robusta_prob.scoring.outliers import surprise
+from robusta_prob.scoring.recovered import LISTS, Completeness, FalsePositives, Recovery, Shares, Trials
+from robusta_prob.scoring.replicates import FEW
+from robusta_prob.scoring.results import FLAG, Surprise
+
+# what `surprise` should call an injected anomaly; a shifted segment is one or the other by its length
+EXPECTED = {
+    "emission line": ("lines",),
+    "absorption line": ("lines",),
+    "line set": ("lines",),
+    "second spectrum": ("foreign",),
+    "shifted segment": ("lines", "foreign"),
+    "scaled noise": ("errors",),
+    "foreign spectrum": ("foreign",),
+}
+COMPANY = 1000  # objects as they are, at most, among which those with few pixels are scored
+LEVELS = tuple(np.geomspace(1e-4, 0.5, 16).tolist())  # p of the false-positive curve
+
+
+def recovery(
+    fit: Fit,
+    data: Dataset,
+    amplitudes: Mapping[str, Sequence[float]],
+    *,
+    key: Array | int,
+    level: float = 1e-3,
+    per_amplitude: int = 200,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    scores: Surprise | None = None,
+    projection: Projection | None = None,
+    levels: Sequence[float] = LEVELS,
+    callback: Callable[[Trials], None] | None = None,
+) -> Recovery:
+    """Inject anomalies of known kind and amplitude into normal objects, and count how many are found.
+
+    Normal are objects that no list flags at a false-discovery rate of 5 %. Every amplitude gets a random
+    sample of them, and a kind uses no object twice where there are enough. Anomalies are made of the
+    reconstructed flux, and judged by the null law of the data as they are; an object that taught the
+    basis stays a training object, though the fit has not seen what was put into it.
+
+    Parameters
+    ----------
+    fit : Fit
+    data : Dataset
+        N objects on the pixels of the fit.
+    amplitudes : mapping of kind to amplitudes
+        Kinds and units are those of `rp.inject`.
+    key : JAX key or int
+    level : float
+        p-value below which an injected object counts as found, by each list for itself.
+    per_amplitude : int
+        Objects per kind and amplitude, at most as many as are normal.
+    options : mapping of kind to keyword arguments, optional
+        For `rp.inject`, such as `{"second spectrum": {"shift": 8.0}}`.
+    scores : Surprise, optional
+        Of these data, if there are any already; else all objects are scored first.
+    projection : Projection, optional
+        Of these data, if there is one already.
+    levels : sequence of float
+        p of the false-positive curve.
+    callback : callable, optional
+        Gets the trials of every kind when it is done: `lambda trials: bar.update()` with a bar of tqdm.
+
+    Returns
+    -------
+    Recovery
+
+    Raises
+    ------
+    ValueError
+        On an unknown kind, numbers out of range, scores or a projection of other data, or data without normal
+        objects.
+    TypeError
+        If `amplitudes` is no mapping of kinds to numbers.
+
+    Notes
+    -----
+    "any" counts if one of three p-values is below `level`: up to three times as many false positives.
+    Binomial errors take trials as independent. `rp.surprise` names the kind of what its q-values flag
+    among all injected objects of that kind. Objects with fewer than ten observed pixels per component, which
+    `rp.surprise` judges by others like them, are scored in batches among 20 times as many untouched ones.
+
+    Examples
+    --------
+    >>> import robusta_prob as rp
+    >>> data = rp.simulate.low_rank(200, 100, 2, seed=1).data
+    >>> found = rp.recovery(rp.fit(data, 2), data, {"emission line": [0.01, 1.0]}, key=0, per_amplitude=50)
+    >>> found.by_amplitude.found.share.shape
+    (2, 4)
+    """
+    check_same_pixels(fit, data)
+    check_types(None, None, None, key, per_amplitude=per_amplitude)
+    wanted = _checked(amplitudes)
+    options = {} if options is None else options
+    if unknown := set(options) - set(wanted):
+        raise ValueError(f"options has kinds that amplitudes has not: {sorted(unknown)}")
+    if per_amplitude < 1:
+        raise ValueError(f"per_amplitude must be at least 1, got {per_amplitude}")
+    grid = np.atleast_1d(np.asarray(levels, float))
+    if not (0.0 < level < 1.0 and ((grid > 0.0) & (grid < 1.0)).all()):
+        raise ValueError(f"level and levels must lie between 0 and 1, got {level} and {levels!r}")
+    projection = project(fit, data) if projection is None else projection
+    scores = surprise(fit, data, projection) if scores is None else scores
+    for name, ids in (("scores", scores.ids), ("projection", projection.ids)):
+        if not np.array_equal(ids, data.ids):
+            raise ValueError(f"{name} must be of these data, and its ids are others; leave it out")
+
+    normal = _normal(scores)
+    candidates = np.flatnonzero(normal)
+    if not len(candidates):
+        raise ValueError("no object of the data is normal by its scores: there is nothing to inject into")
+    rng = np.random.default_rng(seed_of(key))
+    parts = []
+    for kind, values in wanted.items():
+        rows = _samples(candidates, len(values), per_amplitude, rng)
+        each = np.repeat(values, len(rows) // len(values))
+        own = options.get(kind, {})
+        parts.append(_tried(fit, data, projection, scores, rows, kind, each, int(rng.integers(2**31)), own))
+        if callback is not None:
+            callback(parts[-1])
+    trials = Trials(*(np.concatenate(x) for x in zip(*parts, strict=True)))
+    p = _p_values(scores)
+    return Recovery(
+        level,
+        trials,
+        _completeness(trials, level, _by_amplitude(trials, wanted)),
+        _completeness(trials, level, _by_strength(trials, wanted)),
+        FalsePositives(grid, _below(p[~np.isnan(p).all(1)], grid), _below(p[normal], grid)),
+    )
+
+
+def _checked(amplitudes: Any) -> dict[str, Float[np.ndarray, " amplitudes"]]:
+    if not isinstance(amplitudes, Mapping) or not amplitudes:
+        raise TypeError(
+            f"amplitudes must map kinds to numbers, as in {{'emission line': [0.1, 0.3]}}; got {amplitudes!r}"
+        )
+    out = {}
+    for kind, values in amplitudes.items():
+        if kind not in EXPECTED:
+            raise ValueError(f"kind must be one of {', '.join(map(repr, EXPECTED))}; got {kind!r}")
+        try:
+            out[kind] = np.unique(np.asarray(values, float))
+        except (TypeError, ValueError):
+            raise TypeError(f"amplitudes[{kind!r}] must be numbers, got {values!r}") from None
+        if not out[kind].size:
+            raise ValueError(f"amplitudes[{kind!r}] is empty: give at least one, or leave the kind out")
+    return out
+
+
+def _p_values(scores: Surprise) -> Float[np.ndarray, "objects lists"]:
+    """p_value, p_run, p_pixel, and the least of them; NaN where there is no score."""
+    of = scores.object
+    p = np.stack([of.p_value, of.p_run, of.p_pixel], axis=1)
+    return np.column_stack([p, np.fmin.reduce(p, axis=1)])
+
+
+def _normal(scores: Surprise) -> Bool[np.ndarray, " objects"]:
+    scored = ~np.isnan(_p_values(scores)).any(1)
+    return scored & ~scores.flagged & ~(scores.object.q_pixel < FLAG)
+
+
+def _samples(
+    candidates: Int[np.ndarray, " normal"], number: int, each: int, rng: np.random.Generator
+) -> Int[np.ndarray, " trials"]:
+    """`number` random samples one after the other: apart from each other where there are enough objects."""
+    each = min(each, len(candidates))
+    if number * each <= len(candidates):
+        return rng.permutation(candidates)[: number * each]
+    return np.concatenate([rng.permutation(candidates)[:each] for _ in range(number)])
+
+
+def _tried(
+    fit: Fit,
+    data: Dataset,
+    projection: Projection,
+    scores: Surprise,
+    rows: Int[np.ndarray, " trials"],
+    kind: str,
+    amplitude: Float[np.ndarray, " trials"],
+    seed: int,
+    options: Mapping[str, Any],
+) -> Trials:
+    """Inject one kind, and score what comes of it."""
+    part = data.take(rows)
+    clean = reconstruct(fit, projection, rows=rows)
+    done = inject(part, kind, amplitude, key=seed, clean=clean, **options)
+    p, named = _scored(fit, done.data, scores, rows, data, seed)
+    change = (done.data.flux.astype(float) - part.flux) * data.unit
+    beyond = _beyond(fit, part, change)
+    return Trials(
+        rows,
+        np.full(len(rows), kind),
+        amplitude,
+        done.strength,
+        beyond,
+        p,
+        named,
+    )
+
+
+def _scored(
+    fit: Fit, injected: Dataset, scores: Surprise, rows: Int[np.ndarray, " trials"], data: Dataset, seed: int
+) -> tuple[Float[np.ndarray, "trials lists"], Shaped[np.ndarray, " trials"]]:
+    """p-values and kinds of objects that were the `rows` of `data`.
+
+    Those with few pixels are judged by what all such objects of a call show: a batch of injected ones is
+    scored among many more that are as they were.
+    """
+    trained = scores.object.in_training
+    few = (injected.observed & fit.trained).sum(1) < FEW * fit.rank
+    p, named = np.empty((len(rows), len(LISTS))), np.empty(len(rows), object)
+    many = np.flatnonzero(~few)
+    if len(many):
+        found = surprise(fit, injected.take(many), in_training=trained[rows[many]], null=scores.null)
+        p[many], named[many] = _p_values(found), found.object.kind
+    if few.any():
+        alike = np.flatnonzero(
+            ((data.observed & fit.trained).sum(1) < FEW * fit.rank) & (data.n_observed > 0)
+        )
+        company = np.random.default_rng(seed).permutation(alike)[:COMPANY]
+        step = max(1, len(company) // 20)
+        for start in range(0, few.sum(), step):
+            batch = np.flatnonzero(few)[start : start + step]
+            others = company[len(batch) :]
+            both = _stacked(injected.take(batch), data.take(others) if len(others) else None)
+            known = np.concatenate([trained[rows[batch]], trained[others]])
+            found = surprise(fit, both, key=seed, in_training=known, null=scores.null)
+            p[batch], named[batch] = (x[: len(batch)] for x in (_p_values(found), found.object.kind))
+    return p, named.astype(str)
+
+
+def _stacked(first: Dataset, second: Dataset | None) -> Dataset:
+    """Objects of two data sets that share unit and grid, numbered anew."""
+    parts = [part for part in (first, second) if part is not None]
+    ivar = np.concatenate([part.ivar for part in parts]).astype(float) / first.unit**2
+    flux = np.concatenate([part.flux for part in parts]).astype(float) * first.unit
+    return dataset(flux, ivar, grid=first.grid, dtype=str(first.dtype), unit=first.unit)
+
+
+def _beyond(
+    fit: Fit, data: Dataset, change: Float[np.ndarray, "trials pixels"]
+) -> Float[np.ndarray, " trials"]:
+    """sqrt(sum ivar r^2) of what least-squares coefficients leave over of a change [sigma]."""
+    ivar = np.where(fit.trained, data.ivar, 0.0).astype(float) / data.unit**2
+    G = fit.basis.astype(float)
+    gram = np.einsum("nm,km,lm->nkl", ivar, G, G, optimize=True)
+    A = np.einsum("nkl,nl->nk", np.linalg.pinv(gram, hermitian=True), (ivar * change) @ G.T)
+    return np.sqrt((ivar * (change - A @ G) ** 2).sum(1))
+
+
+def _by_amplitude(
+    trials: Trials, wanted: Mapping[str, Float[np.ndarray, " amplitudes"]]
+) -> list[Int[np.ndarray, " some"]]:
+    return [
+        np.flatnonzero((trials.kind == kind) & (trials.amplitude == a))
+        for kind, values in wanted.items()
+        for a in values
+    ]
+
+
+def _by_strength(
+    trials: Trials, wanted: Mapping[str, Float[np.ndarray, " amplitudes"]]
+) -> list[Int[np.ndarray, " some"]]:
+    groups = []
+    for kind, values in wanted.items():
+        of_kind = np.flatnonzero(trials.kind == kind)
+        groups += np.array_split(of_kind[np.argsort(trials.strength[of_kind])], len(values))
+    return groups
+
+
+def _completeness(trials: Trials, level: float, groups: list[Int[np.ndarray, " some"]]) -> Completeness:
+    found = trials.p < level
+    named = found[:, -1] & (trials.named != "")
+    right = named & np.array([n in EXPECTED[k] for k, n in zip(trials.kind, trials.named, strict=True)])
+
+    def middle(x: Float[np.ndarray, " trials"]) -> Float[np.ndarray, " groups"]:
+        return np.array([np.median(x[group]) for group in groups])
+
+    members = [found[group].sum(0) for group in groups], [[len(group)] for group in groups]
+    return Completeness(
+        np.array([trials.kind[group[0]] for group in groups]),
+        middle(trials.amplitude),
+        middle(trials.strength),
+        middle(trials.beyond),
+        found=Shares.of(*members),
+        named=Shares.of([right[group].sum() for group in groups], [named[group].sum() for group in groups]),
+    )
+
+
+def _below(p: Float[np.ndarray, "objects lists"], levels: Float[np.ndarray, " levels"]) -> Shares:
+    return Shares.of(np.array([(p < level).sum(0) for level in levels]), len(p))

@@ -1,0 +1,72 @@
+"""Correlation of residuals along the pixels, as interpolation and instruments leave it, in normal objects."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from robusta_prob.scoring.calibration import Null
+from robusta_prob.scoring.predictive import SMALLEST_SHARE
+from robusta_prob.scoring.runs import bounded, lag_one
+
+LAGS = 64  # pixels apart, at most: as far as the widest window reaches
+LEAST = 0.003  # correlation that is worth a correction: a third in the variance of a sum over 64 pixels
+SIGNIFICANT = 4.0  # standard errors
+OWN = 6.0  # median absolute deviations of the lag-1 autocorrelation of an object, 4 standard deviations
+TOGETHER = 4  # lags that are judged together: weak correlation that reaches far is seen in none of them alone
+
+
+def with_correlation(
+    null: Null,
+    z: Float[np.ndarray, "objects pixels"],
+    seen: Bool[np.ndarray, "objects pixels"],
+    taken: Float[np.ndarray, "rank pixels"],
+) -> Null:
+    """The null law with the autocorrelation of these residuals of normal objects.
+
+    What the fitted basis, as orthonormal rows `taken`, does to independent noise is not counted, and
+    objects with a structure of their own do not vote.
+    """
+    score = np.where(seen, bounded(z / null.scale), 0.0).astype(np.float32)
+    lag1 = lag_one(score, seen)
+    off = np.abs(lag1 - np.median(lag1))
+    votes = off <= OWN * np.median(off)
+    z, seen, score = z[votes], seen[votes], score[votes]
+    rho, errors = autocorrelation(score, seen)
+    rho = rho + _of_basis(taken, len(rho))
+    blocks = np.arange(0, len(rho), TOGETHER)
+    size = np.diff(np.append(blocks, len(rho)))
+    means = np.add.reduceat(rho, blocks) / size
+    weak = np.abs(means) < np.maximum(LEAST, SIGNIFICANT * errors[blocks] / np.sqrt(size))
+    alone = np.abs(rho[:TOGETHER]) > np.maximum(LEAST, SIGNIFICANT * errors[:TOGETHER])
+    reach = int(blocks[weak.argmax()]) if weak.any() else len(rho)
+    reach = max(reach, int(np.flatnonzero(alone).max(initial=-1)) + 1)
+    if reach == 0:
+        return null
+    surprise = null.surprise(z)
+    own = np.where(seen, surprise, 0.0).sum(1) / np.maximum(seen.sum(1), 1)  # that of wrong errors, say
+    centred = np.where(seen, surprise - own[:, None], 0.0).astype(np.float32)
+    of_surprise, _ = autocorrelation(centred, seen, reach)
+    inflation = max(1.0, 1.0 + 2.0 * float(of_surprise.sum()))
+    return null._replace(correlation=tuple(float(x) for x in rho[:reach]), inflation=inflation)
+
+
+def _of_basis(taken: Float[np.ndarray, "rank pixels"], lags: int) -> Float[np.ndarray, " lags"]:
+    """Minus the correlation that residuals of independent noise have because the basis was fitted."""
+    scaled = taken / np.sqrt(np.maximum(1.0 - (taken**2).sum(0), SMALLEST_SHARE))
+    return np.array([(scaled[:, lag:] * scaled[:, :-lag]).sum(0).mean() for lag in range(1, lags + 1)])
+
+
+def autocorrelation(
+    score: Float[np.ndarray, "objects pixels"], seen: Bool[np.ndarray, "objects pixels"], lags: int = LAGS
+) -> tuple[Float[np.ndarray, " lags"], Float[np.ndarray, " lags"]]:
+    """Correlation of scores (0 where unseen) 1, 2, ... pixels apart, and its standard errors."""
+    lags = min(lags, max(score.shape[1] // 4, 1))
+    variance = np.vdot(score, score) / max(seen.sum(), 1)
+    rho, errors = np.zeros(lags), np.full(lags, np.inf)
+    for lag in range(1, lags + 1):
+        both = np.count_nonzero(seen[:, lag:] & seen[:, :-lag])
+        if both and variance > 0:
+            rho[lag - 1] = np.vdot(score[:, lag:], score[:, :-lag]) / both / variance
+            errors[lag - 1] = both**-0.5
+    return rho, errors

@@ -1,0 +1,182 @@
+"""What the residuals of each object add up to, in one pass, and the null law they are judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+from scipy import special
+
+from robusta_prob.data import Dataset
+from robusta_prob.inference.problem import precision
+from robusta_prob.inference.results import Fit, Projection
+from robusta_prob.models.noise import log_kernel, log_normaliser
+from robusta_prob.scoring.calibration import SMALLEST, Null, learn_null, learn_share, log_tail
+from robusta_prob.scoring.correlation import with_correlation
+from robusta_prob.scoring.predictive import Cells, cells, quantile
+from robusta_prob.scoring.runs import LARGEST, best_windows, bounded, clumping, lag_one, log_p_of_windows
+
+NULL_CELLS = 2**21  # residuals that the null law is learned from
+NULL_OBJECTS = 50  # fewer objects cannot teach a null law without being its outliers themselves
+NULL_ROUNDS = 3  # learning it again without the objects that it finds strange
+STRANGE = 1e-3  # p-value below which an object does not vote on the null law
+GROUPS, GROUP_CELLS = 8, 20_000  # of objects alike in their errors, and the least that each must have
+SPREAD = 0.5  # of the logarithm of the errors, 5 to 95 %, below which all objects are alike
+LEFT = 0.5  # degrees of freedom below which nothing is left to judge
+
+
+class Evidence(NamedTuple):
+    """One entry per object; sums and extremes over its observed pixels."""
+
+    observed: Int[np.ndarray, " objects"]
+    taken: Float[np.ndarray, " objects"]  # degrees of freedom that fitted parameters took
+    surprise: Float[np.ndarray, " objects"]  # sum, bounded per pixel [nats]
+    level: Float[np.ndarray, " objects"]  # mean logarithm of the errors, in `Fit.unit`
+    largest: Float[np.ndarray, " objects"]  # |z|
+    log_p_window: Float[np.ndarray, " objects"]  # of the strangest window, before the search is counted
+    lag1: Float[np.ndarray, " objects"]  # autocorrelation of bounded z over the object's scale
+    scale: Float[np.ndarray, " objects"]  # median |z| over that of the null law
+    median_weight: Float[np.ndarray, " objects"]
+    low_weight: Float[np.ndarray, " objects"]
+
+    def log_p(self, null: Null) -> Float[np.ndarray, " objects"]:
+        """log P(as much surprise | null object); NaN where nothing is left to judge."""
+        left = self.observed - self.taken
+        some = left > LEFT
+        mean = np.where(some, self.surprise / np.maximum(self.observed, 1), 0.0)
+        out = np.full(len(mean), np.nan)
+        out[some] = log_tail(null, mean[some], left[some], self.level[some])
+        return out
+
+
+def gather(
+    fit: Fit,
+    data: Dataset,
+    projection: Projection,
+    trained: Bool[np.ndarray, " objects"],
+    null: Null,
+    widths: tuple[int, ...],
+    each: Callable[[slice, Cells], None] | None = None,
+) -> Evidence:
+    """One pass over the data; `each` is called with every block."""
+    median = _median_of(null)
+    parts = []
+    for here, block in cells(fit, data, projection, trained):
+        scale = np.nan_to_num(quantile(np.abs(block.z), block.seen, 0.5) / median, nan=1.0)
+        with precision(np.dtype(np.float32)):
+            sums = _row_sums(
+                np.clip(block.z, -LARGEST, LARGEST).astype(np.float32),
+                block.seen,
+                np.maximum(scale, 1.0).astype(np.float32),
+                np.array([null.inverse_df, null.scale, null.contamination, null.cap], np.float32),
+                widths,
+            )
+        surprise, largest, lag1, best = (np.asarray(x, float) for x in sums)
+        weights = (quantile(block.weight, block.seen, q) for q in (0.5, 0.01))
+        log_p = log_p_of_windows(null, best, widths).min(0) if widths else np.zeros(len(scale))
+        parts.append(
+            (
+                block.seen.sum(1),
+                block.taken,
+                surprise,
+                level_of(block),
+                largest,
+                log_p,
+                lag1,
+                scale,
+                *map(np.array, weights),
+            )
+        )
+        if each is not None:
+            each(here, block)
+    return Evidence(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+@jax.jit(static_argnames="widths")
+def _row_sums(z: Array, seen: Array, scale: Array, null: Array, widths: tuple[int, ...]) -> tuple[Array, ...]:
+    inverse_df, of_core, bad, cap = null
+    size = jnp.minimum(jnp.abs(z), LARGEST)
+    core = log_normaliser(inverse_df) + log_kernel((size / of_core) ** 2, inverse_df) - jnp.log(of_core)
+    surprise = -jnp.logaddexp(jnp.log1p(-bad) + core, -cap)
+    score = jnp.where(seen, bounded(z / of_core), 0.0)
+    return (
+        jnp.where(seen, surprise, 0.0).sum(1),
+        jnp.where(seen, size, 0.0).max(1),
+        lag_one(jnp.where(seen, bounded(z / (of_core * scale[:, None])), 0.0), seen),
+        best_windows(score, seen, widths) if widths else jnp.zeros((0, len(z))),
+    )
+
+
+def level_of(block: Cells) -> Float[np.ndarray, " rows"]:
+    """Mean logarithm of the errors of the observed cells; 0 where there are none."""
+    logs = np.log(np.where(block.seen, block.error, 1.0))
+    return logs.sum(1, dtype=float) / np.maximum(block.seen.sum(1), 1)
+
+
+def _median_of(null: Null) -> float:
+    """Median of |z| under the core of the null law."""
+    core = special.ndtri(0.75) if null.inverse_df < 1e-6 else special.stdtrit(1.0 / null.inverse_df, 0.75)
+    return null.scale * float(core)
+
+
+def learn(
+    fit: Fit,
+    data: Dataset,
+    projection: Projection,
+    trained: Bool[np.ndarray, " objects"],
+    scored: Bool[np.ndarray, " objects"],
+    taken: Float[np.ndarray, "rank pixels"],
+) -> Null:
+    """The null law of z, from objects that are not strange themselves; of few, the fit's noise law."""
+    rows = np.flatnonzero(scored)
+    if len(rows) < NULL_OBJECTS:
+        return Null(float(fit.noise.inverse_df), 1.0, max(float(fit.noise.contamination), SMALLEST))
+    some = max(NULL_OBJECTS, NULL_CELLS // data.shape[1])
+    rows = np.sort(np.random.default_rng(0).permutation(rows)[:some])  # every tenth may be alike
+    part = data.take(rows)
+    own = Projection(projection.coefficients[rows], projection.covariance[rows], part.ids)
+    blocks = [
+        (block.z, block.seen, block.taken, level_of(block))
+        for _, block in cells(fit, part, own, trained[rows])
+    ]
+    z, seen, lost, level = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    normal = np.ones(len(z), bool)
+    count = seen.sum(1)
+    null = None
+    for turn in range(NULL_ROUNDS):
+        trial = learn_null(z[normal][seen[normal]])
+        if turn > 0:  # outliers look like correlation, under which nothing would be strange
+            trial = with_correlation(trial, z[normal], seen[normal], taken)
+        trial = _with_shares(trial, z[normal], seen[normal], level[normal])
+        mean = np.where(seen, trial.surprise(z), 0.0).sum(1) / count
+        usual = log_tail(trial, mean, np.maximum(count - lost, LEFT), level) > np.log(STRANGE)
+        if null is not None and usual.sum() < 0.5 * len(usual):
+            break  # a law under which most objects are strange is no null law: keep the one before
+        null, normal = trial, usual if usual.any() else normal
+    assert null is not None
+    return null._replace(clumping=clumping(null, z[normal], seen[normal]))
+
+
+def _with_shares(
+    null: Null,
+    z: Float[np.ndarray, "objects pixels"],
+    seen: Bool[np.ndarray, "objects pixels"],
+    level: Float[np.ndarray, " objects"],
+) -> Null:
+    """The null law with shares of wide pixels that depend on the errors of the object."""
+    groups = int(min(GROUPS, seen.sum() // GROUP_CELLS, len(z) // NULL_OBJECTS))
+    if (
+        groups < 2
+        or null.contamination <= 2.0 * SMALLEST
+        or np.ptp(np.quantile(level, (0.05, 0.95))) < SPREAD
+    ):
+        return null
+    members = np.array_split(np.argsort(level, kind="stable"), groups)
+    levels = [float(np.median(level[rows])) for rows in members]
+    distinct = [i for i in range(groups) if i == 0 or levels[i] > levels[i - 1]]
+    shares = tuple(learn_share(null, z[members[i]][seen[members[i]]]) for i in distinct)
+    return null._replace(levels=tuple(levels[i] for i in distinct), shares=shares)

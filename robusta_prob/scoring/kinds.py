@@ -1,0 +1,222 @@
+"""What kind of surprise an object is: isolated pixels, lines, underestimated errors, or a foreign spectrum.
+
+All evidence is in z over the object's own robust scale, where errors that are underestimated as a whole are
+gone. What is still off together in a few windows is lines, if the rest of the object is normal. Else
+the lag-1 autocorrelation of the bounded z decides: a foreign spectrum has structure along the pixels, wrong
+errors have none beyond what all objects of the survey show.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+from robusta_prob.inference.results import Fit
+from robusta_prob.scoring.calibration import Null, log_tail
+from robusta_prob.scoring.lines import matched
+from robusta_prob.scoring.predictive import Cells
+from robusta_prob.scoring.runs import (
+    BAD,
+    Search,
+    bounded,
+    lag_one,
+    log_p_of_best,
+    log_p_of_windows,
+    window_scores,
+)
+
+PIXELS, LINES, ERRORS, FOREIGN, UNCLEAR = "isolated pixels", "lines", "errors", "foreign", "unclear"
+LINE = math.log(1e-2)  # log p, corrected for the search, below which a window is a line
+MOST_LINES = 16  # per object
+NARROW = 0.25  # share of the observed pixels that lines may cover; more is a foreign spectrum
+NORMAL_REST = math.log(1e-3)  # log p of the object without its lines, above which they explain it
+STRUCTURE = 3.5  # standard deviations of the lag-1 autocorrelation
+GROWTH = 1.5  # |z| of the same sign by which a window grows into its neighbours
+BOXCAR = 2.8  # width, in standard deviations, of the window that finds a Gaussian line best
+SHAPES = (0.35, 0.5, 0.7, 1.0, 1.4)  # widths of lines that are tried in a window, over that
+MOST_PLACES = 32  # centres that are tried
+FWHM = 2.3548  # of a Gaussian, in standard deviations
+
+
+class Windows(NamedTuple):
+    """Stretches of pixels that are off together, one entry each, in objects that are flagged."""
+
+    row: Int[np.ndarray, " windows"]  # of the object, in the data
+    id: Shaped[np.ndarray, " windows"]
+    start: Int[np.ndarray, " windows"]  # first pixel, and
+    stop: Int[np.ndarray, " windows"]  # the one after the last
+    centre: Float[np.ndarray, " windows"]  # in units of the grid
+    width: Float[np.ndarray, " windows"]  # full width at half maximum of a Gaussian line [grid]
+    depth: Float[np.ndarray, " windows"]  # its height above the model; below it: negative [flux]
+    depth_sd: Float[np.ndarray, " windows"]
+    log_p: Float[np.ndarray, " windows"]  # corrected for the search over places and widths
+
+
+def structure(
+    null: Null, lag1: Float[np.ndarray, " rows"], count: Float[np.ndarray, " rows"]
+) -> Float[np.ndarray, " rows"]:
+    """Lag-1 autocorrelation of a row less that of the survey, in standard deviations (Bartlett 1946)."""
+    rho = np.concatenate([[1.0], null.correlation, [0.0, 0.0]])
+    two_sided = np.concatenate([rho[:0:-1], rho])
+    middle = len(rho) - 1
+    here, right, left = two_sided[1:-1], two_sided[2:], two_sided[:-2]
+    first = two_sided[middle + 1]
+    terms = here**2 + left * right - 4.0 * first * here * left + 2.0 * first**2 * here**2
+    return (lag1 - first) * np.sqrt(np.maximum(count, 1) / max(float(terms.sum()), 0.1))
+
+
+def no_windows(ids: Shaped[np.ndarray, " objects"]) -> Windows:
+    """None at all."""
+    none, number = np.zeros(0, int), np.zeros(0)
+    return Windows(none, ids[:0], none, none, number, number, number, number, number)
+
+
+class Found(NamedTuple):
+    """Windows of some rows, and which cells they cover."""
+
+    windows: list[tuple[int, int, int, float]]  # (row, start, stop, log p)
+    covered: Bool[np.ndarray, "rows pixels"]
+
+
+def find_windows(
+    z: Float[np.ndarray, "rows pixels"],
+    seen: Bool[np.ndarray, "rows pixels"],
+    scale: Float[np.ndarray, " rows"],
+    null: Null,
+    search: Search,
+) -> Found:
+    """All windows of each row that are strange, the strangest first, until the rest has none."""
+    size = null.scale * np.maximum(scale, 1.0)[:, None]
+    score = np.where(seen, bounded(z / size), 0.0).astype(np.float32)
+    covered = np.zeros(z.shape, bool)
+    found: list[tuple[int, int, int, float]] = []
+    active = np.arange(len(z))
+    for _ in range(MOST_LINES if search.widths else 0):
+        if not len(active):
+            break
+        open_cells = seen[active] & ~covered[active]
+        pad = ((0, 2 ** (len(active) - 1).bit_length() - len(active)), (0, 0))  # few sizes, few compilations
+        scores = np.pad(np.where(open_cells, score[active], 0.0), pad)
+        best, place = (
+            np.asarray(x)[:, : len(active)]
+            for x in _strongest(scores, np.pad(open_cells, pad), search.widths)
+        )
+        log_p = log_p_of_windows(null, best, search.widths)
+        which = log_p.argmin(0)
+        rows = np.arange(len(active))
+        corrected = log_p_of_best(search, log_p[which, rows], open_cells.sum(1))
+        strange = corrected < LINE
+        for i in np.flatnonzero(strange):
+            row, start = active[i], int(place[which[i], i])
+            start, stop = _grown(
+                score[row], seen[row] & ~covered[row], start, start + search.widths[which[i]]
+            )
+            covered[row, start:stop] = True
+            found.append((int(row), start, stop, float(corrected[i])))
+        active = active[strange]
+    return Found(found, covered & seen)
+
+
+@jax.jit(static_argnames="widths")
+def _strongest(score: Array, seen: Array, widths: tuple[int, ...]) -> tuple[Array, Array]:
+    """Largest window score of each width (widths, rows), and its first pixel."""
+    windows = [jnp.abs(x) for x in window_scores(score, seen, widths)]
+    return jnp.stack([x.max(1) for x in windows]), jnp.stack([x.argmax(1) for x in windows])
+
+
+def _grown(
+    score: Float[np.ndarray, " pixels"], seen: Bool[np.ndarray, " pixels"], start: int, stop: int
+) -> tuple[int, int]:
+    """The window with its neighbours that are off to the same side."""
+    sign = 1.0 if score[start:stop][seen[start:stop]].sum() >= 0 else -1.0
+    off = seen & (sign * score > GROWTH)
+    while start > 0 and off[start - 1]:
+        start -= 1
+    while stop < len(score) and off[stop]:
+        stop += 1
+    return start, stop
+
+
+def name_kinds(
+    cell: Cells,
+    scale: Float[np.ndarray, " rows"],
+    level: Float[np.ndarray, " rows"],
+    found: Found,
+    null: Null,
+) -> list[str]:
+    """The kind of each row, all of which are flagged."""
+    rest = cell.seen & ~found.covered
+    count = rest.sum(1)
+    judged = count > cell.taken + 1
+    own = cell.z / np.maximum(scale, 1.0)[:, None]
+    surprise = np.where(rest, null.surprise(own), 0.0).sum(1) / np.maximum(count, 1)
+    log_p = np.full(len(count), -np.inf)
+    log_p[judged] = log_tail(null, surprise[judged], (count - cell.taken)[judged], level[judged])
+    observed = cell.seen.sum(1)
+    deviation, of_rest = (_structure(cell.z, which, scale, null) for which in (cell.seen, rest))
+    normal_rest = (log_p > NORMAL_REST) & (of_rest < STRUCTURE)
+    of_lines = found.covered.any(1) & (found.covered.sum(1) <= NARROW * observed) & normal_rest
+    # the median of |z| has a standard deviation of 1.17 / sqrt(n) for normal z
+    too_wide = (scale - 1.0) * np.sqrt(observed / null.inflation) / 1.17 > 3.0
+    bad = (cell.seen & (np.abs(own) > BAD * null.scale)).any(1)
+    return np.select(
+        [of_lines, deviation > STRUCTURE, too_wide, bad], [LINES, FOREIGN, ERRORS, PIXELS], UNCLEAR
+    ).tolist()
+
+
+def _structure(
+    z: Float[np.ndarray, "rows pixels"],
+    which: Bool[np.ndarray, "rows pixels"],
+    scale: Float[np.ndarray, " rows"],
+    null: Null,
+) -> Float[np.ndarray, " rows"]:
+    """`structure` of those cells, over the object's scale."""
+    size = null.scale * np.maximum(scale, 1.0)[:, None]
+    return structure(null, lag_one(np.where(which, bounded(z / size), 0.0), which), which.sum(1))
+
+
+def measured(
+    found: Found,
+    cell: Cells,
+    fit: Fit,
+    covariance: Float[np.ndarray, "rows rank rank"],
+    grid: Float[np.ndarray, " pixels"],
+    rows: Int[np.ndarray, " rows"],
+    ids: Shaped[np.ndarray, " rows"],
+    null: Null,
+) -> Windows:
+    """Where each window is, how wide, and how deep: the Gaussian line that explains most of it."""
+    if not found.windows:
+        return no_windows(ids)
+    row, start, stop, log_p = (np.array(x) for x in zip(*sorted(found.windows), strict=True))
+    V = np.nan_to_num(covariance.astype(float)) / fit.unit**2
+    lines = np.array([_line(cell, fit, V, null, *place) for place in zip(row, start, stop, strict=True)])
+    middle, sigma, depth, depth_sd = lines.T
+    pixel = np.arange(len(grid))
+    step = np.abs(np.interp(middle + 0.5, pixel, grid) - np.interp(middle - 0.5, pixel, grid))
+    centre, width = np.interp(middle, pixel, grid), FWHM * sigma * step
+    return Windows(
+        rows[row], ids[row], start, stop, centre, width, depth * fit.unit, depth_sd * fit.unit, log_p
+    )
+
+
+def _line(
+    cell: Cells, fit: Fit, V: Float[np.ndarray, "rows rank rank"], null: Null, row: int, start: int, stop: int
+) -> tuple[float, float, float, float]:
+    """Centre and standard deviation [pixels], height and its error of the line in a window."""
+    length = stop - start
+    reach = slice(max(start - 2 * length, 0), stop + 2 * length)
+    here = Cells(*(x[row : row + 1, reach] if x.ndim == 2 else x[row : row + 1] for x in cell))
+    middle = np.linspace(start, stop - 1, min(2 * length, MOST_PLACES))
+    middle, sigma = (x.ravel() for x in np.meshgrid(middle, length / BOXCAR * np.array(SHAPES)))
+    pixel = np.arange(fit.basis.shape[1])[reach]
+    T = np.exp(-0.5 * ((pixel - middle[:, None]) / sigma[:, None]) ** 2)
+    sums = matched(T, here, fit.basis[:, reach].astype(float), V[row : row + 1], null)
+    gain = np.nan_to_num((sums.amplitude[0] / sums.amplitude_sd[0]) ** 2)
+    best = int(gain.argmax())
+    return middle[best], sigma[best], sums.amplitude[0, best], sums.amplitude_sd[0, best]

@@ -1,0 +1,198 @@
+"""Matched filters: is there anything at these positions, in all of them together?
+
+A set of lines is one template T, a Gaussian at every position. Its amplitude in an object is the generalised
+least-squares one, beside coefficients that are free to take up whatever the basis can explain of it:
+
+    b = (T.W r - T.W G' V G W (1 - w) r) / (T.W T - T.W G' V G W.T),     W = 1 / predictive variance,
+
+where the robust weights w of the fit have already left a strong line under the template unexplained. Widths
+are tried in steps. The statistic is a sum over bounded z, so that one bad pixel is no line, and what its
+largest value over the widths is worth is learned from simulated null objects.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy import special
+
+from robusta_prob.data import Dataset, warn_user
+from robusta_prob.inference.results import Fit
+from robusta_prob.scoring.calibration import Null, q_values
+from robusta_prob.scoring.predictive import Cells, quantile
+from robusta_prob.scoring.runs import SIMULATED, bounded, null_scores
+
+SIGMAS = (0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # widths that are tried, in pixels at the line
+REACHED = 0.5  # share of a template's information that must be observed
+SUPPORT = 0.05  # of a template's height, down to which its pixels count as the line's
+
+
+class Line(NamedTuple):
+    """One set of lines in all objects; amplitudes below 0 are absorption."""
+
+    amplitude: Float[np.ndarray, " objects"]  # common peak height above the model [flux]
+    amplitude_sd: Float[np.ndarray, " objects"]
+    width: Float[np.ndarray, " objects"]  # standard deviation of the profile that fits best [grid]
+    z: Float[np.ndarray, " objects"]  # normal deviate with that p-value for either sign; the amplitude's sign
+    p_value: Float[
+        np.ndarray, " objects"
+    ]  # for either sign, corrected for the widths tried; NaN where unobserved
+    q_value: Float[np.ndarray, " objects"]
+
+
+def checked_lines(lines: object, grid: Float[np.ndarray, " pixels"]) -> dict[str, np.ndarray]:
+    """Sets of positions by name, inside the grid.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no mapping or sequence of finite numbers, or all of a set lie outside the grid.
+    """
+    if lines is None:
+        return {}
+    named = lines if isinstance(lines, Mapping) else {"lines": lines}
+    if not isinstance(named, Mapping) or not named:
+        raise TypeError(f"lines must be positions, or positions by name, in units of the grid; got {lines!r}")
+    low, high = grid.min(), grid.max()
+    out = {}
+    for name, positions in named.items():
+        try:
+            x = np.atleast_1d(np.asarray(positions, float))
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"lines[{name!r}] must be numbers in units of the grid, got {positions!r}"
+            ) from None
+        if x.ndim != 1 or not x.size or not np.isfinite(x).all():
+            raise ValueError(f"lines[{name!r}] must be a list of finite positions, got {positions!r}")
+        inside = x[(x >= low) & (x <= high)]
+        if not inside.size:
+            raise ValueError(
+                f"lines[{name!r}] = {positions!r} lies outside the grid, {low:g} to {high:g}: in which unit "
+                "are these positions, and are they vacuum or air wavelengths as the grid is?"
+            )
+        if len(inside) < len(x):
+            dropped = ", ".join(f"{value:g}" for value in x[(x < low) | (x > high)])
+            warn_user(f"lines[{name!r}]: {dropped} outside the grid, {low:g} to {high:g}, and left out")
+        out[str(name)] = np.unique(inside)
+    return out
+
+
+def templates(
+    positions: Float[np.ndarray, " lines"], grid: Float[np.ndarray, " pixels"]
+) -> tuple[Float[np.ndarray, "widths pixels"], Float[np.ndarray, " widths"]]:
+    """One template per width, of unit height, and the widths in units of the grid."""
+    step = np.abs(np.gradient(grid))
+    local = np.interp(positions, np.sort(grid), step[np.argsort(grid)])
+    sigma = np.array(SIGMAS)[:, None, None] * local[:, None]
+    profiles = np.exp(-0.5 * ((grid - positions[:, None]) / sigma) ** 2)
+    return profiles.sum(1), np.array(SIGMAS) * local.mean()
+
+
+class LineSums(NamedTuple):
+    """Of one block of objects and one set: amplitude, its sd and the deviate, per width (rows, widths)."""
+
+    amplitude: Float[np.ndarray, "rows widths"]
+    amplitude_sd: Float[np.ndarray, "rows widths"]
+    z: Float[np.ndarray, "rows widths"]
+
+
+def matched(
+    T: Float[np.ndarray, "widths pixels"],
+    cell: Cells,
+    G: Float[np.ndarray, "rank pixels"],
+    V: Float[np.ndarray, "rows rank rank"],
+    null: Null,
+) -> LineSums:
+    """Matched filters in residuals; V the covariance of the coefficients, all in units of `Fit.unit`."""
+    inverse = 1.0 / cell.error.astype(float)
+    W = inverse**2
+    information = W @ (T**2).T
+    usual = np.nan_to_num(quantile(W, cell.seen, 0.5))[:, None] * (T**2).sum(1)
+    of_basis = np.einsum("nm,wm,km->nwk", W, T, G, optimize=True)
+    carried = np.einsum("nwk,nkl->nwl", of_basis, V)
+    left = information - (carried * of_basis).sum(2)
+    known = (left > 0.05 * information) & (information > REACHED * usual)
+    left = np.where(known, left, np.nan)
+    residual = np.where(cell.seen, cell.z * cell.sd, 0.0).astype(float)
+    unexplained = W * (1.0 - np.where(cell.seen, cell.weight, 1.0)) * residual
+    support = (SUPPORT * T.max(1, keepdims=True) < T).astype(float)
+    pull = np.einsum("nm,wm,km->nwk", unexplained, support, G, optimize=True)
+    amplitude = ((W * residual) @ T.T - (carried * pull).sum(2)) / left
+    score = np.where(cell.seen, bounded(cell.z / null.scale) * cell.sd * W, 0.0)
+    return LineSums(amplitude, null.scale / np.sqrt(left), score @ T.T / np.sqrt(left))
+
+
+def combined(
+    sums: LineSums, widths: Float[np.ndarray, " widths"], law: LineLaw
+) -> tuple[Float[np.ndarray, " objects"], ...]:
+    """Amplitude, sd and width where most is explained; z and p of the most telling width, per object."""
+    size = np.nan_to_num(np.abs(sums.z), nan=-1.0)
+    rows, told = np.arange(len(size)), size.argmax(1)
+    # scores are bounded and a strong line is not: they would choose too wide a profile for it
+    best = np.nan_to_num(np.abs(sums.amplitude / sums.amplitude_sd), nan=-1.0).argmax(1)
+    most = size[rows, told]
+    slope = np.polyfit(law.level[-20:], law.deviate[-20:], 1)[0]
+    deviate = np.interp(most, law.level, law.deviate) + slope * np.maximum(most - law.level[-1], 0.0)
+    log_p = special.log_ndtr(-deviate)
+    return tuple(
+        np.where(most >= 0, x, np.nan)
+        for x in (
+            sums.amplitude[rows, best],
+            sums.amplitude_sd[rows, best],
+            widths[best],
+            -np.sign(sums.amplitude[rows, best])
+            * special.ndtri_exp(special.log_ndtr(-deviate) - math.log(2.0)),
+            np.exp(log_p),
+        )
+    )
+
+
+class LineLaw(NamedTuple):
+    """What the largest |z| over the widths is worth: the normal deviate with its p-value, by simulation."""
+
+    level: Float[np.ndarray, " levels"]
+    deviate: Float[np.ndarray, " levels"]
+
+
+def line_law(null: Null, T: Float[np.ndarray, "widths pixels"]) -> LineLaw:
+    """Calibrate a set of lines by simulated null objects with equal errors around them."""
+    near = T[:, T.max(0) > 1e-3]
+    rows = min(20_000, SIMULATED // near.shape[1])
+    score = null_scores(null, rows, near.shape[1]) @ near.T / np.sqrt((near**2).sum(1))
+    level = np.sort(np.abs(score).max(1))
+    above = 1.0 - (np.arange(rows) + 0.5) / rows
+    at = np.unique(np.searchsorted(-above, -np.geomspace(0.98, 20.0 / rows, 80)))
+    level, first = np.unique(level[at], return_index=True)
+    return LineLaw(level, -special.ndtri(above[at][first]))
+
+
+class LineSearch(NamedTuple):
+    """One set of lines, looked for block by block; `parts` grows."""
+
+    T: Float[np.ndarray, "widths pixels"]
+    widths: Float[np.ndarray, " widths"]
+    fit: Fit
+    null: Null
+    law: LineLaw
+    parts: list[tuple[np.ndarray, ...]]
+
+    @classmethod
+    def of(cls, fit: Fit, data: Dataset, null: Null, positions: Float[np.ndarray, " lines"]) -> LineSearch:
+        """A search that has seen nothing yet."""
+        T, widths = templates(positions, data.grid)
+        return cls(T, widths, fit, null, line_law(null, T), [])
+
+    def add(self, block: Cells, covariance: Float[np.ndarray, "rows rank rank"]) -> None:
+        """Look at the next block."""
+        covariance = np.nan_to_num(covariance.astype(float)) / self.fit.unit**2
+        sums = matched(self.T, block, self.fit.basis.astype(float), covariance, self.null)
+        self.parts.append(combined(sums, self.widths, self.law))
+
+    def result(self) -> Line:
+        """Of all objects."""
+        amplitude, sd, width, z, p = (np.concatenate(x) for x in zip(*self.parts, strict=True))
+        return Line(amplitude * self.fit.unit, sd * self.fit.unit, width, z, p, q_values(p))

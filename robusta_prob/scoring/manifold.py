@@ -1,0 +1,31 @@
+"""Unusual, but on the manifold: how far an object's coefficients are from the population."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from robusta_prob.inference.results import Fit, Projection
+
+UNINFORMED = 1e-2  # share of the population's variance that an estimate must keep to be judged
+
+
+def mahalanobis(
+    fit: Fit, projection: Projection
+) -> tuple[Float[np.ndarray, " objects"], Int[np.ndarray, " objects"]]:
+    """Squared distance of the coefficients from the population, in units of what they scatter by,
+    and the number of directions that count.
+
+    A posterior mean has shrunk: it scatters by C - V, a maximum-likelihood estimate by C + V. Directions
+    that the data leave to the prior say nothing and do not count.
+    """
+    values, vectors = np.linalg.eigh(fit.population.covariance / fit.unit**2)
+    white = vectors / np.sqrt(np.maximum(values, 1e-12 * values.max()))
+    offset = (projection.coefficients.astype(float) - fit.population.mean) / fit.unit @ white
+    spread = white.T @ (np.nan_to_num(projection.covariance.astype(float)) / fit.unit**2) @ white
+    scatter = np.eye(fit.rank) + (spread if fit.flat_prior else -spread)
+    known, axes = np.linalg.eigh(scatter)
+    turned = np.einsum("nk,nkl->nl", offset, axes)
+    informed = known > UNINFORMED
+    distance = np.where(informed, turned**2 / np.where(informed, known, 1.0), 0.0).sum(1)
+    return np.where(informed.any(1), distance, np.nan), informed.sum(1)

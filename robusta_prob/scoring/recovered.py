@@ -1,0 +1,80 @@
+"""What `recovery` returns: shares with their binomial errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+from scipy import special
+
+LISTS = ("p_value", "p_run", "p_pixel", "any")  # by which an object can be found; "any" of the three
+ONE_SIGMA = 0.682689  # probability within it
+
+
+class Shares(NamedTuple):
+    """`found` of `number`, with a central interval of 68 % for the share; NaN where there is none to find.
+
+    The interval is Jeffreys', quantiles of Beta(found + 1/2, number - found + 1/2), with its end at 0 or 1
+    where none or all are found: Brown, Cai & DasGupta (2001), Statistical Science 16, 101, section 3.1.3.
+    """
+
+    found: Int[np.ndarray, "*groups"]
+    number: Int[np.ndarray, "*groups"]
+    share: Float[np.ndarray, "*groups"]
+    low: Float[np.ndarray, "*groups"]
+    high: Float[np.ndarray, "*groups"]
+
+    @classmethod
+    def of(cls, found: Any, number: Any) -> Shares:
+        """From counts, broadcast against each other."""
+        k, n = (np.asarray(x, int) for x in np.broadcast_arrays(found, number))
+        tail = 0.5 * (1.0 - ONE_SIGMA)
+        low = special.betaincinv(k + 0.5, n - k + 0.5, tail)
+        high = special.betaincinv(k + 0.5, n - k + 0.5, 1.0 - tail)
+        of_these = (k / np.maximum(n, 1), np.where(k == 0, 0.0, low), np.where(k == n, 1.0, high))
+        return cls(k, n, *(np.where(n > 0, x, np.nan) for x in of_these))
+
+
+class Trials(NamedTuple):
+    """Every injection, one entry each."""
+
+    row: Int[np.ndarray, " trials"]  # of the object, in the data
+    kind: Shaped[np.ndarray, " trials"]  # that was put in
+    amplitude: Float[np.ndarray, " trials"]  # in the unit of the kind, see `rp.inject`
+    strength: Float[np.ndarray, " trials"]  # signal-to-noise of what was put in [sigma]
+    beyond: Float[np.ndarray, " trials"]  # of what no coefficients can take up of it [sigma]
+    p: Float[np.ndarray, "trials lists"]  # p_value, p_run, p_pixel, and the least of these
+    named: Shaped[np.ndarray, " trials"]  # the kind that `surprise` named; "" where it flags nothing
+
+
+class Completeness(NamedTuple):
+    """Shares of injected anomalies that are found, per group of trials; amplitudes and so on are medians."""
+
+    kind: Shaped[np.ndarray, " groups"]
+    amplitude: Float[np.ndarray, " groups"]
+    strength: Float[np.ndarray, " groups"]  # [sigma]
+    beyond: Float[np.ndarray, " groups"]  # [sigma]
+    found: Shares  # (groups, lists)
+    named: Shares  # (groups,): of those found and named, how many are called what they are
+
+
+class FalsePositives(NamedTuple):
+    """Shares of objects as they are, nothing injected, with p below `level`; (levels, lists) each."""
+
+    level: Float[np.ndarray, " levels"]
+    all: Shares  # of all objects with a score, real anomalies included: an upper limit
+    normal: Shares  # of the normal ones: a lower limit, as the strange have been taken out by their p
+
+
+@dataclass(frozen=True, eq=False)
+class Recovery:
+    """What `rp.recovery` found; the columns of "lists" are those of `lists`."""
+
+    level: float
+    trials: Trials
+    by_amplitude: Completeness  # one group per kind and amplitude
+    by_strength: Completeness  # as many groups per kind, of equal numbers, by rising strength
+    false_positives: FalsePositives
+    lists: tuple[str, ...] = LISTS

@@ -1,0 +1,211 @@
+"""Objects with few pixels: what the same analysis makes of normal objects with their errors and holes.
+
+Where about ten pixels per coefficient are observed, or fewer, coefficients adapt to the very noise that
+is judged, and no formula for the residuals' law holds. Replicates know: coefficients from the
+population, noise from its law, fitted again. The mean and the variance of their deviates follow from what
+the coefficients take of the object's degrees of freedom, a regression over all replicates, and what is
+left has one law for all: its ranks give the probabilities.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import special
+
+from robusta_prob.data import Dataset, dataset
+from robusta_prob.inference.projection import project
+from robusta_prob.inference.results import Fit, Projection
+from robusta_prob.models.noise import NoiseLaw
+from robusta_prob.scoring.calibration import Null, learn_null
+from robusta_prob.scoring.evidence import NULL_OBJECTS, STRANGE, gather
+from robusta_prob.scoring.predictive import SMALLEST_SHARE, cells
+
+FEW = 10  # observed pixels per coefficient, below which objects are compared with replicates
+TOTAL = 20_000  # replicates, spread over these objects
+PER_TERM = 100  # replicates that a term of the regression needs
+LEAST = 50  # replicates of each object that may be asked for
+PILOT = 4000  # replicates from which the law of their noise is corrected, this often:
+PILOTS = 6
+CLOSE, LONGEST = 0.003, 0.3  # in the logarithms of 1/nu and scale: near enough; longest step
+NEARLY_GAUSSIAN = 0.01  # 1/nu
+LEAST_RANKED, RANKED = 2000, 20  # replicates from which ranks are taken, and those beyond the last rank used
+MOST_CELLS = 2**22  # of replicates at once
+
+
+class Judged(NamedTuple):
+    """Objects, where they lie on the basis, and whether they taught it."""
+
+    data: Dataset
+    projection: Projection
+    trained: Bool[np.ndarray, " objects"]
+
+    def take(self, rows: Int[np.ndarray, " some"]) -> Judged:
+        """Some of them, perhaps repeatedly."""
+        A, V, ids = self.projection
+        return Judged(self.data.take(rows), Projection(A[rows], V[rows], ids[rows]), self.trained[rows])
+
+
+def calibrated(
+    fit: Fit, few: Judged, deviate: Float[np.ndarray, " few"], null: Null, each: int | None, seed: int
+) -> Float[np.ndarray, " few"]:
+    """Deviates of objects with few pixels, calibrated by `each` replicates of every one."""
+    rng = np.random.default_rng(seed)
+    n = len(deviate)
+    chosen = rng.permutation(n)[: TOTAL if each is None else n]
+    each = max(1, TOTAL // n) if each is None else each
+    own = []
+    step = max(1, MOST_CELLS // few.data.shape[1])
+    rows = np.tile(chosen, each)
+    for start in range(0, len(rows), step):
+        copies = _replicated(fit, few.take(rows[start : start + step]), _law(fit, null), rng)
+        own.append(-special.ndtri_exp(gather(fit, *copies, null, ()).log_p(null)))
+    design = _design(fit, few)
+    if len(rows) < PER_TERM * design.shape[1]:
+        design = design[:, :1]
+    designs = design[rows]
+    w = np.concatenate(own)
+    good = np.isfinite(w)
+    mean = np.linalg.lstsq(designs[good], w[good], rcond=None)[0]
+    variance = np.linalg.lstsq(designs[good], (w - designs @ mean)[good] ** 2, rcond=None)[0]
+
+    def standard(x: np.ndarray, at: np.ndarray) -> np.ndarray:
+        return (x - at @ mean) / np.sqrt(np.maximum(at @ variance, 0.05))
+
+    return _as_normal(standard(deviate, design), np.sort(standard(w[good], designs[good])))
+
+
+def _as_normal(x: Float[np.ndarray, " few"], replicates: Float[np.ndarray, " all"]) -> np.ndarray:
+    """Normal deviates with the ranks that x has among the replicates; beyond them, as far beyond."""
+    n = len(replicates)
+    if n < LEAST_RANKED:
+        return x
+    far = -special.ndtri(RANKED / n)
+    at = np.unique((special.ndtr(np.linspace(-far, far, 41)) * n).astype(int))
+    known, normal = replicates[at], special.ndtri((at + 0.5) / n)
+    outside = np.minimum(x - known[0], 0.0) + np.maximum(x - known[-1], 0.0)
+    return np.interp(x, known, normal) + outside
+
+
+def _law(fit: Fit, null: Null) -> NoiseLaw:
+    if null.replicated is None:
+        return fit.noise
+    return fit.noise._replace(inverse_df=null.replicated[0], scale=null.replicated[1])
+
+
+def with_replicated_law(
+    fit: Fit, judged: Judged, rows: Int[np.ndarray, " few"], null: Null, seed: int
+) -> Null:
+    """The null law with the noise with which replicates show the residuals that the objects `few` show.
+
+    With few pixels per coefficient the learned law is itself biased: indirect inference (Gourieroux,
+    Monfort & Renault 1993).
+    """
+    rows = (
+        rows[gather(fit, *judged.take(rows), null, ()).log_p(null) > math.log(STRANGE)] if len(rows) else rows
+    )
+    n = len(rows)
+    if n < NULL_OBJECTS:
+        return null
+    few = judged.take(rows)
+    some = np.random.default_rng(seed).permutation(n)[:PILOT]
+    part = few.take(np.tile(some, -(-PILOT // len(some))))
+    target = _log_law_of(fit, few, null)
+    gaussian = target[0] < math.log(NEARLY_GAUSSIAN)
+
+    def law_at(x: Float[np.ndarray, " two"]) -> NoiseLaw:
+        eta, scale = np.exp(np.clip(x, (-7.0, -2.0), (0.0, 2.0)))
+        return fit.noise._replace(inverse_df=0.0 if gaussian else float(eta), scale=float(scale))
+
+    def off(x: Float[np.ndarray, " two"]) -> Float[np.ndarray, " two"]:
+        same_noise = np.random.default_rng(seed)  # so that laws are compared, not draws
+        shown = _log_law_of(fit, _replicated(fit, part, law_at(x), same_noise), null)
+        return np.where([gaussian, False], 0.0, shown - target)
+
+    start = np.log([max(float(fit.noise.inverse_df), NEARLY_GAUSSIAN), float(fit.noise.scale)])
+    law = law_at(_broyden(off, start))
+    return null._replace(replicated=(float(law.inverse_df), float(law.scale)))
+
+
+def _broyden(off: Callable[[np.ndarray], np.ndarray], x: Float[np.ndarray, " two"]) -> np.ndarray:
+    """Where `off` was nearest to 0 in a few steps, the first as if it were x - constant (Broyden 1965)."""
+    slope, value = np.eye(len(x)), off(x)
+    best, least = x, np.linalg.norm(value)
+    for _ in range(PILOTS):
+        if least < CLOSE:
+            break
+        step = np.clip(-np.linalg.lstsq(slope, value, rcond=None)[0], -LONGEST, LONGEST)
+        x, before = x + step, value
+        value = off(x)
+        slope += np.outer(value - before - slope @ step, step) / max(float(step @ step), 1e-12)
+        if np.linalg.norm(value) < least:
+            best, least = x, np.linalg.norm(value)
+    return best
+
+
+def _log_law_of(fit: Fit, judged: Judged, null: Null) -> Float[np.ndarray, " two"]:
+    """Logarithms of 1/nu and scale that residuals show, the contamination as it is."""
+    z = np.concatenate([block.z[block.seen] for _, block in cells(fit, *judged)])
+    shown = learn_null(z, null.contamination)
+    return np.log([shown.inverse_df, shown.scale])
+
+
+def _design(fit: Fit, few: Judged) -> Float[np.ndarray, "few terms"]:
+    """What mean and variance of an object's deviate depend on: the share that its coefficients take."""
+    law, unit = fit.noise, few.data.unit
+    observed = few.data.observed & fit.trained
+    ivar = np.where(observed, few.data.ivar.astype(float), 0.0) / unit**2
+    precision = ivar / (float(law.scale) ** 2 * (1.0 + ivar * np.asarray(law.floor, float) ** 2))
+    gram = np.einsum("nm,km,lm->nkl", precision, fit.basis, fit.basis, optimize=True)
+    prior = 0.0 if fit.flat_prior else np.linalg.inv(fit.population.covariance)
+    taken = np.einsum("nkl,nlk->n", np.linalg.pinv(gram + prior, hermitian=True), gram)
+    count = observed.sum(1)
+    share, member = taken / count, few.trained.astype(float)
+    return np.stack([np.ones(len(count)), share, share**2, 1.0 / count, member, member * share], axis=1)
+
+
+def _replicated(fit: Fit, objects: Judged, law: NoiseLaw, rng: np.random.Generator) -> Judged:
+    copies = drawn(fit, objects, law, rng)
+    return Judged(copies, project(fit, copies), objects.trained)
+
+
+def drawn(fit: Fit, objects: Judged, law: NoiseLaw, rng: np.random.Generator) -> Dataset:
+    """A normal object in the place of each, with its errors and holes.
+
+    Flux a G + noise: a from the population (the object's own where the prior is flat), the noise by the law
+    of the fit, more of it by what the basis is uncertain for objects that did not teach it, less for those
+    that did.
+    """
+    data = objects.data
+    observed = data.observed & fit.trained
+    A = objects.projection.coefficients.astype(float)
+    if not fit.flat_prior:
+        root = _root(fit.population.covariance)
+        A = fit.population.mean + rng.standard_normal(A.shape) @ root.T
+    ivar = np.where(observed, data.ivar.astype(float), 0.0) / data.unit**2
+    given = 1.0 / np.where(observed, ivar, 1.0)
+    noise = float(law.scale) ** 2 * (given + np.asarray(law.floor, float) ** 2)
+    eta, eps = float(law.inverse_df), float(law.contamination)
+    information = (1.0 - eps) * (1.0 + eta) / (1.0 + 3.0 * eta) / noise
+    of_basis = np.einsum("nk,mkl,nl->nm", A, fit.basis_covariance.astype(float), A, optimize=True)
+    member = objects.trained[:, None]
+    share = np.where(member, np.sqrt(np.maximum(1.0 - information * of_basis, SMALLEST_SHARE)), 1.0)
+    flux = A @ fit.basis
+    flux += np.sqrt(noise) * share * _core(rng, flux.shape, eta)
+    flux += np.where(member, 0.0, np.sqrt(of_basis) * rng.standard_normal(flux.shape))
+    bad = rng.random(flux.shape) < eps
+    flux[bad] += float(law.width) * rng.standard_cauchy(int(bad.sum()))
+    return dataset(flux, ivar, grid=data.grid, dtype=str(fit.dtype), unit=data.unit)
+
+
+def _core(rng: np.random.Generator, shape: tuple[int, int], eta: float) -> Float[np.ndarray, "rows pixels"]:
+    return rng.standard_normal(shape) if eta < 1e-6 else rng.standard_t(1.0 / eta, shape)
+
+
+def _root(covariance: Float[np.ndarray, "rank rank"]) -> Float[np.ndarray, "rank rank"]:
+    values, vectors = np.linalg.eigh(covariance)
+    return vectors * np.sqrt(np.maximum(values, 0.0))

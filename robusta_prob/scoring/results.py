@@ -1,0 +1,94 @@
+"""What `surprise` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+
+from robusta_prob.scoring.calibration import Null
+from robusta_prob.scoring.kinds import Windows
+from robusta_prob.scoring.lines import Line
+
+FLAG = 0.05  # q-value below which an object is flagged
+
+
+class ObjectSurprise(NamedTuple):
+    """One entry per object."""
+
+    score: Float[np.ndarray, " objects"]  # surprise in excess of a normal object's, bounded per pixel [nats]
+    z: Float[np.ndarray, " objects"]  # the standard normal deviate with the same p-value
+    p_value: Float[np.ndarray, " objects"]  # P(as much surprise | normal object)
+    log_p: Float[np.ndarray, " objects"]  # its logarithm, where p_value underflows
+    q_value: Float[np.ndarray, " objects"]  # false-discovery rate if all objects up to this one are flagged
+    kind: Shaped[np.ndarray, " objects"]  # of what is flagged, see `rp.surprise`; "" where nothing is
+    p_run: Float[np.ndarray, " objects"]  # P(as strange a run of pixels anywhere | normal object), and
+    q_run: Float[np.ndarray, " objects"]  # its false-discovery rate
+    q_any: Float[np.ndarray, " objects"]  # false-discovery rate by 2 min(p_value, p_run)
+    p_pixel: Float[np.ndarray, " objects"]  # P(as large a |z| anywhere | no bad pixels), and
+    q_pixel: Float[np.ndarray, " objects"]  # its false-discovery rate
+    # squared distance of the coefficients from the population; NaN where the data say nothing about them
+    mahalanobis: Float[np.ndarray, " objects"]
+    p_mahalanobis: Float[np.ndarray, " objects"]  # P(as far | Normal population): odd, but on the manifold
+    q_mahalanobis: Float[np.ndarray, " objects"]
+    # robust scale of z over the null's; above 1: errors underestimated, or a model that does not fit
+    scale: Float[np.ndarray, " objects"]
+    # lag-1 autocorrelation of z in excess of the survey's, in standard deviations: structure along the pixels
+    structure: Float[np.ndarray, " objects"]
+    median_weight: Float[np.ndarray, " objects"]  # published scores: median and
+    low_weight: Float[np.ndarray, " objects"]  # 1 % quantile of the robust weights
+    n_observed: Shaped[np.ndarray, " objects"]
+    in_training: Bool[np.ndarray, " objects"]
+    reason: Shaped[np.ndarray, " objects"]  # why there is no score; "" where there is one
+
+
+class PixelSurprise(NamedTuple):
+    """One entry per cell; NaN where missing. None for what was not asked for."""
+
+    z: Any  # (N, M) residual over its predictive standard deviation
+    p: Any  # (N, M) two-sided, under the core of the null law
+    weight: Any  # (N, M) robust weight under the fitted loss
+
+
+class EmpiricalNull(NamedTuple):
+    """Where the bulk of the objects lies in z, 0 and 1 where the null law holds (Efron 2004)."""
+
+    centre: float  # median
+    width: float  # from the quartiles
+    applied: bool  # whether p-values were taken against this normal law, `empirical_null=True`
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Surprise:
+    """Outlier scores: `flagged` says which objects, `ranking` lists them, the most surprising first."""
+
+    object: ObjectSurprise
+    ids: Shaped[np.ndarray, " objects"]
+    null: Null
+    empirical: EmpiricalNull
+    windows: Windows  # strange runs of pixels in flagged objects
+    lines: Mapping[str, Line] = field(
+        default_factory=lambda: MappingProxyType({})
+    )  # the sets that were asked for
+    pixel: PixelSurprise | None = None
+
+    def __repr__(self) -> str:
+        kinds, counts = np.unique(self.object.kind[self.flagged], return_counts=True)
+        what = "".join(f", {count:,} {kind!r}" for kind, count in zip(kinds, counts, strict=True))
+        return f"Surprise({len(self.ids):,} objects, {int(self.flagged.sum()):,} flagged{what}; {self.null})"
+
+    @property
+    def flagged(self) -> Bool[np.ndarray, " objects"]:
+        """Objects surprising as a whole or by a run of pixels, at a false-discovery rate of 5 %."""
+        return self.object.q_any < FLAG
+
+    @property
+    def ranking(self) -> Shaped[np.ndarray, " objects"]:
+        """Indices of the objects by rising p-value; those without a score come last."""
+        return np.lexsort(
+            (-np.nan_to_num(self.object.score, nan=-np.inf), np.nan_to_num(self.object.log_p, nan=np.inf))
+        )

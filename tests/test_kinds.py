@@ -1,0 +1,154 @@
+"""What kind of surprise: runs, lines, errors and foreign spectra, each where it was put."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import robusta_prob as rp
+from robusta_prob.scoring.calibration import Null
+from robusta_prob.scoring.correlation import with_correlation
+from robusta_prob.scoring.runs import (
+    best_windows,
+    bounded,
+    clumping,
+    log_p_of_best,
+    log_p_of_windows,
+    null_scores,
+    search_law,
+)
+from robusta_prob.simulate import low_rank
+
+N, M, RANK = 600, 300, 3
+ODD = {"errors": slice(0, 15), "foreign": slice(15, 30), "lines": slice(30, 45)}
+CENTRE, DEPTH, SIGMA = 120.0, -0.5, 2.5
+
+
+@pytest.fixture(scope="module")
+def scored():
+    """Normal objects with holes, and fifteen of each kind that is named."""
+    survey = low_rank(N, M, RANK, sigma=0.05, spread=0.2, missing=0.03, seed=1)
+    rng = np.random.default_rng(0)
+    flux = np.array(survey.data.flux * survey.data.unit)
+    pixel = np.arange(M)
+    rows = ODD["errors"]
+    flux[rows] += (flux[rows] - survey.truth.clean[rows]) * 1.0  # noise doubled, errors as they were
+    phase = rng.uniform(0, 2 * np.pi, (15, 1))
+    flux[ODD["foreign"]] += 0.15 * np.sin(2 * np.pi * pixel / rng.uniform(12, 25, (15, 1)) + phase)
+    flux[ODD["lines"]] += DEPTH * np.exp(-0.5 * ((pixel - CENTRE) / SIGMA) ** 2)
+    data = rp.dataset(flux, survey.data.ivar / survey.data.unit**2)
+    fit = rp.fit(data, RANK, starts=1)
+    return fit, data, rp.surprise(fit, data, lines={"there": [CENTRE], "elsewhere": [40.0, 220.0]})
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_kinds_are_named(scored, kind):
+    _, _, scores = scored
+    rows = ODD[kind]
+    flagged = scores.flagged[rows]
+    assert flagged.sum() >= 14
+    assert (scores.object.kind[rows][flagged] == kind).mean() >= 0.9
+
+
+def test_normal_objects_have_no_kind(scored):
+    _, _, scores = scored
+    assert scores.flagged[45:].mean() < 0.01
+    o = scores.object
+    named = (o.q_value < 0.05) | (o.q_run < 0.05) | scores.flagged
+    assert (o.kind[named] != "").all()
+    assert set(np.unique(o.kind[~named])) <= {"", "isolated pixels"}
+    assert stats.kstest(scores.object.p_run[45:], "uniform").pvalue > 1e-3
+
+
+def test_windows_say_where_how_wide_and_how_deep(scored):
+    _, _, scores = scored
+    found = scores.windows
+    here = (found.row >= 30) & (found.row < 45) & (np.abs(found.centre - CENTRE) < 3)
+    assert set(found.row[here]) == set(range(30, 45))
+    assert np.isfinite(found.depth[here]).all()
+    assert np.median(found.depth[here]) == pytest.approx(DEPTH, rel=0.15)
+    assert np.median(found.width[here]) == pytest.approx(2.355 * SIGMA, rel=0.3)
+
+
+def test_matched_filters_find_lines_at_given_positions_alone(scored):
+    _, _, scores = scored
+    there, elsewhere = scores.lines["there"], scores.lines["elsewhere"]
+    assert (np.sign(elsewhere.z) == np.sign(elsewhere.amplitude)).all()
+    assert stats.kstest(elsewhere.z[45:], "norm").pvalue > 1e-3
+    assert (there.q_value[30:45] < 1e-6).all() and (there.z[30:45] < 0).all()
+    pull = (there.amplitude[30:45] - DEPTH) / there.amplitude_sd[30:45]
+    assert np.median(there.amplitude[30:45]) == pytest.approx(DEPTH, rel=0.1)
+    assert np.abs(pull).max() < 6
+    assert stats.kstest(elsewhere.p_value[45:], "uniform").pvalue > 1e-3
+    with pytest.raises(ValueError, match="lies outside the grid"):
+        rp.surprise(*scored[:2], lines=[8542.0])
+    with pytest.warns(rp.DataWarning, match="400 outside the grid"):
+        rp.surprise(*scored[:2], lines=[40.0, 400.0])
+
+
+def test_objects_with_the_same_line_are_a_family(scored):
+    fit, data, scores = scored
+    found = rp.families(fit, data, scores)
+    members = found.rows[found.family == found.family[found.rows == 30][0]]
+    assert found.family[found.rows == 30][0] >= 0
+    assert len(set(members) & set(range(30, 45))) >= 13
+    assert not set(members) & set(range(15))  # doubled noise is shared with no other
+    assert set(found.neighbours[found.rows == 30][0]) <= set(range(30, 45))
+    masked = rp.families(fit, data, scores, rows=np.arange(N) < 45)
+    assert set(masked.rows) == set(range(45))
+    with pytest.raises(ValueError, match="rows must be indices from 0 to 599"):
+        rp.families(fit, data, scores, rows=[N])
+    with pytest.raises(ValueError, match="an object twice"):
+        rp.families(fit, data, scores, rows=[3, 3])
+
+
+@pytest.mark.parametrize(
+    "null", [Null(0.0, 1.0, 1e-4), Null(0.25, 0.9, 5e-3), Null(0.0, 1.0, 1e-4, (0.4, 0.1))]
+)
+def test_the_best_window_of_a_null_object_is_uniform(null):
+    widths = (2, 4, 8, 16)
+    search = search_law(null, widths, np.ones((1, 400), bool))
+    rows = null_scores(null, 3000, 400, seed=7)
+    best = np.asarray(best_windows(rows.astype(np.float32), np.ones(rows.shape, bool), widths))
+    p = np.exp(log_p_of_best(search, log_p_of_windows(null, best, widths).min(0), np.full(3000, 400.0)))
+    for level in (0.3, 0.1, 0.01):
+        assert (p < level).mean() == pytest.approx(level, abs=4 * np.sqrt(level / 3000) + 0.15 * level)
+
+
+def test_a_windows_tail_is_exact():
+    """Two bounded normals against many draws, and 64 at six deviations against the normal law."""
+    null = Null(0.0, 1.0, 1e-12)
+    x = np.asarray(bounded(np.random.default_rng(0).standard_normal((10**6, 2))))
+    for size in (1.0, 2.0, 3.0):
+        share = (np.abs(x.sum(1)) / np.sqrt(2) >= size).mean()
+        log_p = log_p_of_windows(null, np.array([[size]]), (2,))[0, 0]
+        assert np.exp(log_p) == pytest.approx(share, rel=0.03 + 4 / np.sqrt(share * 10**6))
+    far = log_p_of_windows(null, np.array([[6.0]]), (64,))[0, 0]
+    assert far == pytest.approx(np.log(2) + stats.norm.logsf(6.0), abs=0.2)
+
+
+def test_what_few_objects_show_is_not_taken_for_normal():
+    """Lines in one object in twenty: their pixels are neither clumps of bad ones nor correlated noise."""
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((400, 300))
+    odd = z.copy()
+    odd[:20, 100:110] += 9.0
+    seen, none = np.ones(z.shape, bool), np.zeros((1, 300))
+    null = Null(0.0, 1.0, 1e-3)
+    assert clumping(null, odd, seen) == 0.0
+    assert with_correlation(null, odd, seen, none).correlation == ()
+    odd[:, 200:202] += np.where(rng.random((400, 1)) < 0.5, 12.0, 0.0)  # two bad neighbours, in every other
+    assert clumping(null, odd, seen) == pytest.approx(0.5, abs=0.1)
+
+
+def test_correlation_that_is_weak_but_reaches_far_is_seen():
+    rng = np.random.default_rng(1)
+    seen = np.ones((2000, 400), bool)
+    smooth = np.convolve(rng.standard_normal(2000 * 400), np.ones(20) / np.sqrt(20), "same").reshape(
+        2000, 400
+    )
+    z = np.sqrt(0.98) * rng.standard_normal(smooth.shape) + np.sqrt(0.02) * smooth
+    null = with_correlation(Null(0.0, 1.0, 1e-4), z, seen, np.zeros((1, 400)))
+    assert 12 <= len(null.correlation) <= 24
+    # sum over lags of 0.02 (1 - lag / 20), for a window of 16 pixels
+    exact = 1 + 2 * sum((1 - lag / 16) * 0.02 * (1 - lag / 20) for lag in range(1, 16))
+    assert null.inflation_of_sum(16) == pytest.approx(exact, abs=0.05)
