@@ -19,7 +19,7 @@ def _main(folder, script):
 
 
 def test_the_toy_example_runs(tmp_path):
-    numbers = _main("toy", "run")(tmp_path, objects=400, pixels=150)
+    numbers = _main("toy", "run")(tmp_path, objects=600, pixels=150)
     assert numbers["angle"] < 0.03
     assert {path.name for path in tmp_path.iterdir()} == {
         "basis.png",
@@ -52,8 +52,10 @@ def test_a_numpyro_script_runs(script, sizes, bounds):
     [
         ("run", ["--no-package"], "ours_published"),
         ("contamination", ["--columns", "ours", "HMF"], "| clean | smooth |"),
-        ("noise_law", [], "| Gaussian, M = 50, K = 10 |"),
+        ("noise_law", [], "| Gaussian, M = 120, K = 3 |"),
         ("coverage", [], "| 2 | Gaussian | 0% | learned |"),
+        ("calibration", ["--only", "bad-pixels"], "| 0 | held-out |"),
+        ("detection", ["--only", "names"], "| correlated |"),
     ],
 )
 def test_a_benchmark_runs_without_the_other_package(script, options, word):

@@ -1,0 +1,81 @@
+"""How fast are objects scored? `python benchmarks/scoring.py --objects 200000`.
+
+Normal spectra of 2321 pixels in an HDF5 file: seconds to read them, to project them on a basis of rank 8, and
+to score them, projection included. Writes SCORING.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import h5py
+import numpy as np
+from contestant import HERE
+from tqdm import tqdm
+
+import robusta_prob as rp
+from robusta_prob.simulate import low_rank
+
+PIXELS, RANK, TRAINING, BLOCK = 2321, 8, 2000, 2000
+
+
+def write(path: Path, n: int) -> None:
+    """Spectra of one basis, block by block."""
+    rng = np.random.default_rng(0)
+    truth = low_rank(BLOCK, PIXELS, RANK, seed=0).truth
+    with h5py.File(path, "w") as file:
+        flux, ivar = (file.create_dataset(name, (n, PIXELS), np.float32) for name in ("flux", "ivar"))
+        for start in tqdm(range(0, n, BLOCK), desc="simulating"):
+            rows = min(BLOCK, n - start)
+            coefficients = truth.coefficients[rng.permutation(BLOCK)[:rows]]
+            sigma = 0.03 * np.exp(0.3 * rng.standard_normal((rows, PIXELS), np.float32))
+            noise = rng.standard_normal((rows, PIXELS), np.float32)
+            flux[start : start + rows] = coefficients @ truth.basis + sigma * noise
+            ivar[start : start + rows] = np.where(rng.random((rows, PIXELS)) < 0.02, 0.0, sigma**-2.0)
+
+
+def main() -> None:
+    """Run and write the report."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--objects", type=int, default=200_000)
+    parser.add_argument("--smoke", action="store_true", help="tiny: does it run at all?")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore", rp.DataWarning)
+    n = 200 if options.smoke else options.objects
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "spectra.h5"
+        write(path, n)
+        began = time.perf_counter()
+        data = rp.read(path)
+        reading = time.perf_counter() - began
+    fit = rp.fit(data.take(np.arange(min(TRAINING, n))), RANK)
+    some = data.take(np.arange(min(3 * TRAINING, n)))
+    rp.surprise(fit, some)  # compiles
+    began = time.perf_counter()
+    rp.project(fit, data)
+    projecting = time.perf_counter() - began
+    began = time.perf_counter()
+    rp.surprise(fit, data)
+    scoring = time.perf_counter() - began
+    report = [
+        "# Scoring",
+        "",
+        f"{n:,} x {PIXELS} from HDF5, K = {RANK}: read in {reading:.1f} s, projected in {projecting:.1f} s, "
+        f"scored in {scoring:.1f} s, projection included ({n / scoring:,.0f} objects a second).",
+        "",
+        f"Speed of scoring over that of projecting: {projecting / scoring:.2f}; with reading in both "
+        f"{(reading + projecting) / (reading + scoring):.2f} (target 0.5).",
+    ]
+    print("\n".join(report))
+    if not options.smoke:
+        (HERE / "SCORING.md").write_text("\n".join(report) + "\n")
+
+
+if __name__ == "__main__":
+    main()
