@@ -523,7 +523,7 @@ def test_object_without_a_single_observed_pixel(fit: rp.Fit, data: rp.Dataset, s
 def test_wrong_input(fit: rp.Fit, data: rp.Dataset, scores: rp.Surprise, projection: rp.Projection) -> None:
     with pytest.raises(ValueError, match="scores are of other objects"):
         plots.outliers(fit, data.take(slice(5)), scores)
-    with pytest.raises(ValueError, match="projection is of other objects"):
+    with pytest.raises(ValueError, match="coefficients are of other objects"):
         plots.outliers(fit, data, scores, 3, projection._replace(ids=projection.ids[::-1]))
     with pytest.raises(IndexError, match=f"between 0 and {N - 1}"):
         plots.object_panels(fit, data, scores, N, projection)

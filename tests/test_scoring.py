@@ -203,7 +203,7 @@ def test_cells_are_written_where_they_are_wanted(tmp_path):
 def test_what_surprise_refuses():
     survey = low_rank(80, 40, 2, missing=0.1, seed=0)
     fit, data = rp.fit(survey.data, 2), survey.data
-    with pytest.raises(ValueError, match="the projection is of other objects"):
+    with pytest.raises(ValueError, match="the coefficients are of other objects"):
         rp.surprise(fit, data, rp.project(fit, data.take(slice(None, None, -1))))
     with pytest.raises(ValueError, match="replicates must be 0, or at least 50"):
         rp.surprise(fit, data, replicates=1)

@@ -183,10 +183,10 @@ def evaluate(
     return part, blocks()
 
 
-def check_same_objects(given: Any, data: Dataset, name: str = "projection", maker: str = "project") -> None:
+def check_same_objects(given: Any, data: Dataset, name: str = "coefficients", maker: str = "project") -> None:
     """Refuse what belongs to other objects, or to these in another order."""
     if not np.array_equal(given.ids, data.ids):
-        raise ValueError(f"the {name} is of other objects than data; pass that of rp.{maker}(fit, data)")
+        raise ValueError(f"the {name} are of other objects than data; pass those of rp.{maker}(fit, data)")
 
 
 def check_same_pixels(fit: Fit, data: Dataset) -> None:

@@ -78,7 +78,7 @@ def families(
     check_same_pixels(fit, data)
     if projection is not None:
         check_same_objects(projection, data)
-    check_same_objects(scores, data, "surprise", "surprise")
+    check_same_objects(scores, data, "scores", "surprise")
     if neighbours < 1:
         raise ValueError(f"neighbours must be at least 1, got {neighbours}")
     if rows is None:
