@@ -121,6 +121,7 @@ def test_score_ranks_all_objects_and_joins_their_metadata(
     rows = table(folder / "scores.csv")
     begin = "rank id score z p_value log10_p q_value kind"
     assert list(rows[0])[:8] == begin.split()
+    assert {"mahalanobis", "scale", "median_weight", "low_weight", "in_training", "reason"} <= set(rows[0])
     assert [int(row["rank"]) for row in rows] == list(range(1, N + 1))
     log10_p = [float(row["log10_p"]) for row in rows]
     assert log10_p == sorted(log10_p)
@@ -136,8 +137,8 @@ def test_score_ranks_all_objects_and_joins_their_metadata(
         assert row["in_training"] == "True"
         assert int(row["n_observed"]) == data.observed[i].sum()
         p, log10 = float(row["p_value"]), float(row["log10_p"])
-        # seven digits are written: below 5e-5 of a logarithm down to -307, where p itself underflows
-        assert p < 1e-307 if log10 < -307.1 else math.log10(p) == pytest.approx(log10, abs=6e-5)
+        # seven digits are written: below 5e-5 of a logarithm down to -308, where p itself underflows
+        assert p == 0.0 if log10 < -308 else math.log10(p) == pytest.approx(log10, abs=6e-5)
     assert is_png(folder / "surprise.png")
     assert is_png(folder / "outliers.png")
     printed = [line.split() for line in out.splitlines()]
