@@ -104,7 +104,8 @@ def _project(options: argparse.Namespace) -> int:
     data = _read(options, str(fit.dtype))
     target = Path(options.output) if options.output else folder / "projection.h5"
     with atomic_path(target) as temporary:
-        projection = rp.project(fit, data)
+        with rp.Progress("project", disable=True if options.quiet else None) as bar:
+            projection = rp.project(fit, data, callback=bar)
         with h5py.File(temporary, "w") as file:
             file.attrs["format"], file.attrs["version"] = "robusta_prob.Projection", 1
             file.attrs["flux_name"], file.attrs["rank"] = fit.flux_name, fit.rank
@@ -178,11 +179,12 @@ def _fit_and_write(
 def _score_and_write(fit: rp.Fit, data: rp.Dataset, options: argparse.Namespace, folder: Path) -> rp.Surprise:
     from robusta_prob import plots
 
-    projection = rp.project(fit, data)
     chosen: dict[str, Any] = {
         name: getattr(options, name) for name in ("lines", "windows", "empirical_null") if name in options
     }
-    scores = rp.surprise(fit, data, projection, **chosen)
+    with rp.Progress("score", disable=True if options.quiet else None) as bar:
+        projection = rp.project(fit, data, callback=bar)
+        scores = rp.surprise(fit, data, projection, callback=bar, **chosen)
     rp.write_scores(scores, data, folder / "scores.csv")
     rp.write_windows(scores, folder / "windows.csv")
     _save(plots.overview(scores, data), folder / "surprise.png")

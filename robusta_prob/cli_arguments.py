@@ -147,7 +147,10 @@ class _Named(argparse.Action):
     """Collect (name, positions) in a mapping."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        setattr(namespace, self.dest, {**(getattr(namespace, self.dest) or {}), values[0]: values[1]})
+        (name, positions), known = values, getattr(namespace, self.dest) or {}
+        if name in known:
+            raise argparse.ArgumentError(self, f"two sets are called {name}; give each a name of its own")
+        setattr(namespace, self.dest, {**known, name: positions})
 
 
 def _lines(text: str) -> tuple[str, list[float]]:

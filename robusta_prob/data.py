@@ -133,6 +133,23 @@ class Dataset:
         )
         return Dataset(flux, ivar, labels)
 
+    def hide(self, cells: Bool[np.ndarray, "objects pixels"]) -> Dataset:
+        """The same objects with these cells missing, as a copy: to fit without them, and to judge by them.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `cells` is not boolean, or not of the shape of the data.
+        """
+        cells = np.asarray(cells)
+        if cells.dtype != bool:
+            raise TypeError(f"cells must be a boolean mask, True for what to hide; got dtype {cells.dtype}")
+        if cells.shape != self.shape:
+            raise ValueError(f"cells must have the shape of the data {self.shape}, got {cells.shape}")
+        flux, ivar = (validate.frozen(np.where(cells, 0, leaf)) for leaf in (self.flux, self.ivar))
+        n_observed, census = validate.count(ivar)
+        return Dataset(flux, ivar, replace(self.labels, census=census, n_observed=n_observed))
+
     def blocks(
         self, rows: int, unit: float | None = None
     ) -> Iterator[tuple[slice, Float[np.ndarray, "rows pixels"], Float[np.ndarray, "rows pixels"]]]:
@@ -205,7 +222,7 @@ def dataset(
         Power of two in which the leaves are stored. By default the one nearest to the typical flux.
     grid_name, flux_name : str, optional
         Axis labels with units, for pictures. By default "wavelength [nm]" and "flux [Jy]" for Quantities in
-        these units, else "pixel" and "flux".
+        these units, else "grid" ("pixel" where none is given) and "flux".
 
     Raises
     ------
@@ -225,7 +242,7 @@ def dataset(
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
     flux, ivar, flux_unit = validate.strip_units(flux, ivar)
-    grid_default = "pixel"
+    grid_default = "pixel" if grid is None else "grid"
     if validate.is_quantity(grid):
         grid, grid_default = validate.without_unit(grid), validate.label("wavelength", str(grid.unit))
     values, weights = validate.check_real("flux", flux), validate.check_real("ivar", ivar)

@@ -13,7 +13,7 @@ import robusta_prob as rp
 from robusta_prob import plots
 from robusta_prob.scoring import completeness
 from robusta_prob.scoring.anomalies import KINDS
-from robusta_prob.scoring.recovered import LISTS, Shares
+from robusta_prob.scoring.recovered import LISTS, Proportion
 
 N, M = 256, 120
 AMPLITUDE = {
@@ -351,13 +351,13 @@ def test_objects_with_few_pixels_are_scored_among_untouched_ones(scored, monkeyp
 def test_an_interval_covers_as_often_as_it_says():
     """Brown, Cai & DasGupta (2001): on average over the share, the coverage is nominal."""
     n = 50
-    shares = Shares.of(np.arange(n + 1), n)
+    shares = Proportion.of(np.arange(n + 1), n)
     truth = np.linspace(0.02, 0.98, 400)[:, None]
     inside = (shares.low <= truth) & (truth <= shares.high)
     coverage = (stats.binom.pmf(np.arange(n + 1), n, truth) * inside).sum(1)
     assert coverage.mean() == pytest.approx(0.6827, abs=0.01)
     assert (shares.low[0], shares.high[-1]) == (0.0, 1.0)
-    assert np.isnan(Shares.of(0, 0).share)
+    assert np.isnan(Proportion.of(0, 0).share)
 
 
 def test_recovery_refuses_what_it_cannot_use(scored):

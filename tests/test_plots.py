@@ -517,9 +517,9 @@ def test_object_without_a_single_observed_pixel(fit: rp.Fit, data: rp.Dataset, s
 
 
 def test_wrong_input(fit: rp.Fit, data: rp.Dataset, scores: rp.Surprise, projection: rp.Projection) -> None:
-    with pytest.raises(ValueError, match="scores are of other objects"):
+    with pytest.raises(ValueError, match="scores and data must be of the same objects"):
         plots.outliers(fit, data.take(slice(5)), scores)
-    with pytest.raises(ValueError, match="coefficients are of other objects"):
+    with pytest.raises(ValueError, match="projection and data must be of the same objects"):
         plots.outliers(fit, data, scores, 3, projection._replace(ids=projection.ids[::-1]))
     with pytest.raises(IndexError, match=f"between 0 and {N - 1}"):
         plots.object_panels(fit, data, scores, N, projection)
@@ -530,7 +530,7 @@ def test_wrong_input(fit: rp.Fit, data: rp.Dataset, scores: rp.Surprise, project
     with pytest.raises(TypeError, match="whole numbers, got dtype bool"):
         plots.object_pages(fit, data, scores, scores.flagged, projection)
     for picture in (plots.surprise_against_sn, plots.overview):
-        with pytest.raises(ValueError, match="scores are of other objects"):
+        with pytest.raises(ValueError, match="scores and data must be of the same objects"):
             picture(scores, data.take(slice(5)))
 
 

@@ -203,14 +203,48 @@ def test_cells_are_written_where_they_are_wanted(tmp_path):
 def test_what_surprise_refuses():
     survey = low_rank(80, 40, 2, missing=0.1, seed=0)
     fit, data = rp.fit(survey.data, 2), survey.data
-    with pytest.raises(ValueError, match="the coefficients are of other objects"):
+    with pytest.raises(ValueError, match="projection and data must be of the same objects"):
         rp.surprise(fit, data, rp.project(fit, data.take(slice(None, None, -1))))
+    with pytest.raises(ValueError, match="of a fit of rank 3, not 2"):
+        rp.surprise(fit, data, rp.Projection(np.zeros((80, 3)), np.zeros((80, 3, 3)), data.ids))
+    with pytest.raises(TypeError, match="projection is a str"):
+        rp.surprise(fit, data, "projection.h5")
+    with pytest.raises(TypeError, match=r"fit must be what rp\.fit returns, got Dataset"):
+        rp.surprise(data, data)
+    with pytest.raises(ValueError, match=r"null\.scale must be 0 < scale < inf; got nan"):
+        rp.surprise(fit, data, null=Null(0.0, math.nan, 0.01))
+    with pytest.raises(ValueError, match=r"cells must have the shape of the data \(80, 40\), got \(40,\)"):
+        rp.surprise(fit, data, held_out=np.zeros(40, bool))
+    with pytest.warns(rp.DataWarning, match="is it in the unit of the fit"):
+        rp.project(fit, rp.dataset(data.flux * 1e3, data.ivar / 1e6))
     with pytest.raises(ValueError, match="replicates must be 0, or at least 50"):
         rp.surprise(fit, data, replicates=1)
     with pytest.raises(TypeError, match="null must be the"):
         rp.surprise(fit, data, null=0.5)
     with pytest.raises(ValueError, match="windows must be widths between 2 and 20"):
         rp.surprise(fit, data, windows=[40])
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_cells_that_were_held_out_are_judged_by_what_was_not_fitted_to_them(trained):
+    """15 pixels per coefficient: as if fitted, the hidden cells would look 1.24 times too noisy."""
+    data = low_rank(1000, 60, 4, seed=3).data.take(slice(0, 500) if trained else slice(500, 1000))
+    training = low_rank(1000, 60, 4, seed=3).data.take(slice(0, 500))
+    hidden = np.random.default_rng(0).random(data.shape) < 0.3
+    fit = rp.fit(data.hide(hidden) if trained else training, 4)
+    scores = rp.surprise(fit, data, held_out=hidden, pixel=True)
+    assert scores.object.in_training.all() == trained
+    assert scores.pixel.z[hidden].std() == pytest.approx(1.0, abs=0.035)  # 9000 cells, and the basis
+    assert scores.pixel.z[~hidden].std() == pytest.approx(1.0, abs=0.035)
+    assert stats.kstest(scores.object.p_value, "uniform").pvalue > 1e-3
+
+
+def test_progress_is_told_object_by_object():
+    survey = low_rank(80, 40, 2, missing=0.1, seed=0)
+    told = []
+    rp.surprise(rp.fit(survey.data, 2), survey.data, callback=told.append)
+    assert {line.what for line in told} == {"project", "score"}
+    assert all(told[-1][:2] == (80, 80) == line[:2] for line in told if line.done == line.total)
 
 
 def test_spectra_too_short_for_runs_have_none():

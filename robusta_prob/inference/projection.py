@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
-from robusta_prob.data import Dataset
+from robusta_prob.data import Dataset, warn_user
 from robusta_prob.inference import em
 from robusta_prob.inference.anneal import FULL
 from robusta_prob.inference.linalg import unpack
 from robusta_prob.inference.problem import Problem, precision
+from robusta_prob.inference.progress import Rows
 from robusta_prob.inference.results import Fit, Projection
 from robusta_prob.inference.settle import NOTHING, covariances, gather, settle
 from robusta_prob.inference.sweep import Globals
@@ -21,10 +22,17 @@ from robusta_prob.models.noise import Noise, robust_weight
 from robusta_prob.models.priors import Prior
 from robusta_prob.validate import frozen
 
+FAR = 100.0  # ratio of typical fluxes from which on the unit is in doubt
 ANNEALED_PASSES = 12  # at most, with object scales, so that a foreign object does not lock in at once
 
 
-def project(fit: Fit, data: Dataset, *, batch_rows: int | None = None) -> Projection:
+def project(
+    fit: Fit,
+    data: Dataset,
+    *,
+    batch_rows: int | None = None,
+    callback: Callable[[Rows], None] | None = None,
+) -> Projection:
     """Coefficients of objects on the basis of `fit`, with the fitted loss and prior.
 
     Objects are independent of each other. One with few observed pixels falls back to the population
@@ -37,6 +45,8 @@ def project(fit: Fit, data: Dataset, *, batch_rows: int | None = None) -> Projec
         N objects on the same M pixels.
     batch_rows : int, optional
         Objects per compiled call, a multiple of 128.
+    callback : callable, optional
+        Called with `Rows` after every such call; `robusta_prob.Progress("project")` is a progress bar.
 
     Returns
     -------
@@ -49,12 +59,29 @@ def project(fit: Fit, data: Dataset, *, batch_rows: int | None = None) -> Projec
         If the pixels are not those of the fit.
     """
     check_same_pixels(fit, data)
+    ratio = data.unit / fit.unit
+    if not 1.0 / FAR <= ratio <= FAR:
+        warn_user(
+            f"the typical flux of these data is {ratio:.2g} times that of the training data: "
+            "is it in the unit of the fit?"
+        )
+    return projected(fit, data, batch_rows=batch_rows, callback=callback)
+
+
+def projected(
+    fit: Fit,
+    data: Dataset,
+    *,
+    batch_rows: int | None = None,
+    callback: Callable[[Rows], None] | None = None,
+) -> Projection:
+    """`project`, unchecked."""
     unit = fit.unit
     with precision(fit.dtype):
         problem = _fixed_problem(fit, data)
         shared = _shared(fit, problem)
         start = np.asarray(fit.population.mean / unit)
-        means, spreads = [], []
+        means, spreads, done = [], [], 0
         for block in em.blocks_of(data, unit, batch_rows, fit.dtype):
             one = (_masked(fit, block),)
             state = em.init(shared, [np.tile(start, (len(block.flux), 1))])
@@ -63,6 +90,9 @@ def project(fit: Fit, data: Dataset, *, batch_rows: int | None = None) -> Projec
             packed, _ = covariances(problem, state, one, fit.information)
             means.append(gather([state.local[0].coefficients], one))
             spreads.append(np.moveaxis(unpack(packed.T, fit.rank), -1, 0))
+            done += len(spreads[-1])
+            if callback is not None:
+                callback(Rows(done, data.shape[0], "project"))
     covariance = np.concatenate(spreads).astype(float)
     if fit.flat_prior:  # without a prior, fewer cells than coefficients determine nothing
         covariance[(data.observed & fit.trained).sum(1) < fit.rank] = np.nan
@@ -183,14 +213,24 @@ def evaluate(
     return part, blocks()
 
 
-def check_same_objects(given: Any, data: Dataset, name: str = "coefficients", maker: str = "project") -> None:
-    """Refuse what belongs to other objects, or to these in another order."""
+def check_same_objects(
+    given: Any, data: Dataset, name: str = "projection", maker: str = "project", rank: int | None = None
+) -> None:
+    """Refuse what belongs to other objects, to these in another order, or to a fit of another rank."""
+    wanted = f"pass what rp.{maker}(fit, data) returns"
+    if not hasattr(given, "ids"):
+        raise TypeError(f"{name} is a {type(given).__name__}; {wanted}")
+    if rank is not None and given.coefficients.shape[1:] != (rank,):
+        got = given.coefficients.shape[1:]
+        raise ValueError(f"the {name} is of a fit of rank {got[0] if got else 'none'}, not {rank}; {wanted}")
     if not np.array_equal(given.ids, data.ids):
-        raise ValueError(f"the {name} are of other objects than data; pass those of rp.{maker}(fit, data)")
+        raise ValueError(f"{name} and data must be of the same objects in the same order; {wanted}")
 
 
 def check_same_pixels(fit: Fit, data: Dataset) -> None:
     """Refuse data on other pixels than the fit's."""
+    if not isinstance(fit, Fit):
+        raise TypeError(f"fit must be what rp.fit returns, got {type(fit).__name__}")
     if not isinstance(data, Dataset):
         raise TypeError(
             f"data must be a Dataset, got {type(data).__name__}; make one with rp.dataset(flux, ivar)"

@@ -95,3 +95,7 @@ class Projection(NamedTuple):
     coefficients: Float[np.ndarray, "objects rank"]
     covariance: Float[np.ndarray, "objects rank rank"]
     ids: Shaped[np.ndarray, " objects"]
+
+    def take(self, rows: Shaped[np.ndarray, " some"]) -> Projection:
+        """Some of the objects, perhaps repeatedly."""
+        return Projection(*(values[rows] for values in self))

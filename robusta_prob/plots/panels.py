@@ -13,14 +13,12 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
-from scipy import special
 
 from robusta_prob.data import Dataset
 from robusta_prob.inference.projection import project, reconstruct
 from robusta_prob.inference.results import Fit, Projection
 from robusta_prob.plots.style import BLACK, BLUE, GREEN, SMALL, VERMILLION, axis_label, finish, limits
-from robusta_prob.scoring.calibration import Null
-from robusta_prob.scoring.predictive import cells
+from robusta_prob.scoring.predictive import Judged, cells
 from robusta_prob.scoring.results import Surprise
 
 LEVELS = (0.95, 0.68)  # of the predictive bands
@@ -58,19 +56,16 @@ def drawn(
 ) -> list[Drawn]:
     """What there is to draw of the objects `rows`."""
     part = data.take(rows)
-    if projection is None:
-        own = project(fit, part)
-    else:
-        own = Projection(projection.coefficients[rows], projection.covariance[rows], part.ids)
+    own = project(fit, part) if projection is None else projection.take(rows)
     z, weight, sd = (np.full(part.shape, np.nan) for _ in range(3))
-    for here, block in cells(fit, part, own, scores.object.in_training[rows]):
+    for here, block in cells(fit, Judged(part, own, scores.object.in_training[rows])):
         z[here], weight[here], sd[here] = (
             np.where(block.seen, x, np.nan) for x in (block.z, block.weight, block.sd)
         )
     flux = np.where(part.observed, np.asarray(part.flux, float) * part.unit, np.nan)
     model = reconstruct(fit, own)
     order = np.argsort(data.grid)
-    reach = tuple(_core_quantile(scores.null, level) for level in LEVELS)
+    reach = tuple(float(scores.null.core.quantile(0.5 * (1.0 + level))) for level in LEVELS)
     return [
         Drawn(
             x=data.grid[order],
@@ -185,14 +180,6 @@ def _scale_z(axes: Axes, largest: float) -> None:
     axes.yaxis.set_major_formatter(
         FuncFormatter(lambda z, _: (f"{z:g}" if abs(z) < 1e4 else f"{z:.0e}").replace("-", "−"))
     )
-
-
-def _core_quantile(null: Null, level: float) -> float:
-    """|z| below which this share of the null's core lies: 1.96 at 95 % where it is a standard normal."""
-    upper = 0.5 * (1.0 + level)
-    if null.inverse_df < 1e-6:
-        return float(null.scale * special.ndtri(upper))
-    return float(null.scale * special.stdtrit(1.0 / null.inverse_df, upper))
 
 
 def _stretches(

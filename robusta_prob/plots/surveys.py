@@ -27,7 +27,7 @@ from robusta_prob.plots.style import (
     finish,
 )
 from robusta_prob.scoring.kinds import ERRORS, FOREIGN, LINES, PIXELS
-from robusta_prob.scoring.predictive import quantile
+from robusta_prob.scoring.predictive import quantiles
 from robusta_prob.scoring.results import FLAG, Surprise
 
 BIN = 0.25  # of the histogram, in z
@@ -255,5 +255,5 @@ def _median_sn(data: Dataset) -> Float[np.ndarray, " objects"]:
     for here, flux, ivar in data.blocks(1024):
         rows = slice(0, here.stop - here.start)
         flux, ivar = flux[rows], ivar[rows]
-        sn[here] = quantile(flux * np.sqrt(ivar), ivar > 0, 0.5)
+        (sn[here],) = quantiles(flux * np.sqrt(ivar), ivar > 0, (0.5,))
     return sn

@@ -17,6 +17,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy import optimize, special
 
+from robusta_prob.scoring.core import Core
+
 REACH = 50.0  # the wide part is flat over |z| < REACH, and a z beyond it counts as one of REACH
 SMALLEST = 1e-4  # a contamination below this cannot be told from none, and would unbound the surprise
 
@@ -33,6 +35,23 @@ class Null(NamedTuple):
     levels: tuple[float, ...] = ()  # log of an object's typical error in `Fit.unit`, rising, at which
     shares: tuple[float, ...] = ()  # so much of its pixels is wide; empty where that is eps for all
     replicated: tuple[float, float] | None = None  # 1/nu and scale of the noise of replicates, if there are
+
+    def validated(self) -> Null:
+        """`self`, or a ValueError that says which entry is impossible."""
+        for name, good, limits in (
+            ("inverse_df", 0.0 <= self.inverse_df < math.inf, "0 <= 1/nu < inf"),
+            ("scale", 0.0 < self.scale < math.inf, "0 < scale < inf"),
+            ("contamination", 0.0 < self.contamination < 1.0, "0 < contamination < 1"),
+            ("shares", len(self.shares) == len(self.levels), "as many as levels"),
+        ):
+            if not good:
+                raise ValueError(f"null.{name} must be {limits}; got {getattr(self, name)!r}")
+        return self
+
+    @property
+    def core(self) -> Core:
+        """The law of z in a good pixel."""
+        return Core(self.inverse_df, self.scale)
 
     @property
     def cap(self) -> float:
@@ -52,21 +71,7 @@ class Null(NamedTuple):
 
     def surprise(self, z: Float[np.ndarray, "*cells"]) -> Float[np.ndarray, "*cells"]:
         """-log density of z [nats], at most `cap`."""
-        return -np.logaddexp(
-            math.log1p(-self.contamination) + core_log_density(z, self.inverse_df, self.scale), -self.cap
-        )
-
-
-def core_log_density(
-    z: Float[np.ndarray, "*cells"], inverse_df: float, scale: float
-) -> Float[np.ndarray, "*cells"]:
-    """log StudentT(z; nu, 0, scale) in float64."""
-    z2 = (np.asarray(z, float) / scale) ** 2
-    if inverse_df < 1e-6:
-        return -0.5 * z2 - math.log(scale) - 0.5 * math.log(2.0 * math.pi)
-    nu = 1.0 / inverse_df
-    constant = special.gammaln(0.5 * (nu + 1.0)) - special.gammaln(0.5 * nu) - 0.5 * math.log(math.pi * nu)
-    return constant - math.log(scale) - 0.5 * (nu + 1.0) * np.log1p(inverse_df * z2)
+        return -np.logaddexp(math.log1p(-self.contamination) + self.core.log_density(z), -self.cap)
 
 
 def learn_null(z: Float[np.ndarray, " cells"], contamination: float | None = None) -> Null:
@@ -78,7 +83,7 @@ def learn_null(z: Float[np.ndarray, " cells"], contamination: float | None = Non
 
     def loss(x: Float[np.ndarray, " three"]) -> float:
         inverse_df, scale, share = math.exp(x[0]), math.exp(x[1]), special.expit(x[2])
-        core = core_log_density(middles, inverse_df, scale) + math.log1p(-share)
+        core = Core(inverse_df, scale).log_density(middles) + math.log1p(-share)
         return float(-(counts * np.logaddexp(core, flat + math.log(share))).sum()) / counts.sum()
 
     low, high = special.logit(SMALLEST), 0.0
@@ -104,7 +109,7 @@ def _binned(z: Float[np.ndarray, " cells"]) -> tuple[np.ndarray, np.ndarray, flo
 def learn_share(null: Null, z: Float[np.ndarray, " cells"]) -> float:
     """Maximum likelihood of the share of wide pixels among these, the core as it is."""
     counts, middles, flat = _binned(z)
-    core = core_log_density(middles, null.inverse_df, null.scale)
+    core = null.core.log_density(middles)
 
     def loss(x: float) -> float:
         share = special.expit(x)
@@ -151,11 +156,11 @@ def _saddlepoints(null: Null, share: float) -> tuple[np.ndarray, np.ndarray, np.
     """Tilted means K'(t), signed roots r(t) and corrections log(u/r)/r for one pixel's surprise."""
     value, mass = _surprise_distribution(null, share)
     tilt = np.sinh(np.linspace(-8.0, 8.0, 2001)) / 40.0  # dense around 0, where most objects are
-    exponent = np.log(mass) + tilt[:, None] * value
-    cumulant = special.logsumexp(exponent, axis=1)
-    tilted = np.exp(exponent - cumulant[:, None])
-    first = tilted @ value
-    second = np.maximum(tilted @ value**2 - first**2, 1e-300)
+    exponent = tilt[:, None] * value
+    top = exponent.max(1)
+    zeroth, first, second = (np.exp(exponent - top[:, None]) @ (mass * value ** np.arange(3)[:, None]).T).T
+    cumulant, first = top + np.log(zeroth), first / zeroth
+    second = np.maximum(second / zeroth - first**2, 1e-300)
     r = np.sign(tilt) * np.sqrt(np.maximum(2.0 * (tilt * first - cumulant), 0.0))
     u = tilt * np.sqrt(second)
     centred = value - mass @ value
@@ -181,8 +186,5 @@ def _surprise_distribution(null: Null, share: float) -> tuple[np.ndarray, np.nda
     """Values and probabilities of a null pixel's surprise, on quantiles of the core refined in its tail."""
     tail = np.concatenate([np.linspace(0.0, 0.99, 800)[:-1], 1.0 - np.geomspace(0.01, 1e-9, 400), [1.0]])
     below = 0.5 - 0.25 * (tail[1:] + tail[:-1])  # probability on one side, which keeps its digits in the tail
-    normal = null.inverse_df < 1e-6
-    middle = -(special.ndtri(below) if normal else special.stdtrit(1.0 / null.inverse_df, below))
-    core = np.diff(tail) * (1.0 - share)
-    value = np.append(null.surprise(np.minimum(null.scale * middle, REACH)), null.surprise(np.array(REACH)))
-    return value, np.append(core, share)
+    middle = np.minimum(-null.core.quantile(below), REACH)
+    return null.surprise(np.append(middle, REACH)), np.append(np.diff(tail) * (1.0 - share), share)

@@ -11,7 +11,7 @@ from scipy import sparse, special
 from robusta_prob.data import Dataset
 from robusta_prob.inference.projection import check_same_objects, check_same_pixels, project
 from robusta_prob.inference.results import Fit, Projection
-from robusta_prob.scoring.predictive import cells
+from robusta_prob.scoring.predictive import Judged, cells
 from robusta_prob.scoring.results import Surprise
 from robusta_prob.scoring.runs import bounded
 
@@ -123,12 +123,9 @@ def _residuals(
 ) -> Float[np.ndarray, "some pixels"]:
     """Bounded z over the object's scale; 0 where unseen."""
     part = data.take(rows)
-    if projection is None:
-        own = project(fit, part)
-    else:
-        own = Projection(projection.coefficients[rows], projection.covariance[rows], part.ids)
+    own = project(fit, part) if projection is None else projection.take(rows)
     scale = scores.null.scale * np.maximum(np.nan_to_num(scores.object.scale[rows], nan=1.0), 1.0)
-    blocks = [block for _, block in cells(fit, part, own, scores.object.in_training[rows])]
+    blocks = [block for _, block in cells(fit, Judged(part, own, scores.object.in_training[rows]))]
     z = np.concatenate([np.where(block.seen, block.z, 0.0) for block in blocks]).astype(float)
     return np.asarray(bounded(z / scale[:, None]), float)
 

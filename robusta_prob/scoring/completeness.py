@@ -13,20 +13,21 @@ from robusta_prob.inference.checks import check_types, seed_of
 from robusta_prob.inference.projection import check_same_pixels, project, reconstruct
 from robusta_prob.inference.results import Fit, Projection
 from robusta_prob.scoring.injection import inject
+from robusta_prob.scoring.kinds import ERRORS, FOREIGN, LINES
 from robusta_prob.scoring.outliers import surprise
-from robusta_prob.scoring.recovered import LISTS, Completeness, FalsePositives, Recovery, Shares, Trials
+from robusta_prob.scoring.recovered import LISTS, Completeness, FalsePositives, Proportion, Recovery, Trials
 from robusta_prob.scoring.replicates import FEW
 from robusta_prob.scoring.results import FLAG, Surprise
 
 # what `surprise` should call an injected anomaly; a shifted segment is one or the other by its length
-EXPECTED = {
-    "emission line": ("lines",),
-    "absorption line": ("lines",),
-    "line set": ("lines",),
-    "second spectrum": ("foreign",),
-    "shifted segment": ("lines", "foreign"),
-    "scaled noise": ("errors",),
-    "foreign spectrum": ("foreign",),
+NAMED = {
+    "emission line": (LINES,),
+    "absorption line": (LINES,),
+    "line set": (LINES,),
+    "second spectrum": (FOREIGN,),
+    "shifted segment": (LINES, FOREIGN),
+    "scaled noise": (ERRORS,),
+    "foreign spectrum": (FOREIGN,),
 }
 COMPANY = 1000  # objects as they are, at most, among which those with few pixels are scored
 LEVELS = tuple(np.geomspace(1e-4, 0.5, 16).tolist())  # p of the false-positive curve
@@ -151,8 +152,8 @@ def _checked(amplitudes: Any) -> dict[str, Float[np.ndarray, " amplitudes"]]:
         )
     out = {}
     for kind, values in amplitudes.items():
-        if kind not in EXPECTED:
-            raise ValueError(f"kind must be one of {', '.join(map(repr, EXPECTED))}; got {kind!r}")
+        if kind not in NAMED:
+            raise ValueError(f"kind must be one of {', '.join(map(repr, NAMED))}; got {kind!r}")
         try:
             out[kind] = np.unique(np.asarray(values, float))
         except (TypeError, ValueError):
@@ -286,7 +287,7 @@ def _by_strength(
 def _completeness(trials: Trials, level: float, groups: list[Int[np.ndarray, " some"]]) -> Completeness:
     found = trials.p < level
     named = found[:, -1] & (trials.named != "")
-    right = named & np.array([n in EXPECTED[k] for k, n in zip(trials.kind, trials.named, strict=True)])
+    right = named & np.array([n in NAMED[k] for k, n in zip(trials.kind, trials.named, strict=True)])
 
     def middle(x: Float[np.ndarray, " trials"]) -> Float[np.ndarray, " groups"]:
         return np.array([np.median(x[group]) for group in groups])
@@ -297,10 +298,12 @@ def _completeness(trials: Trials, level: float, groups: list[Int[np.ndarray, " s
         middle(trials.amplitude),
         middle(trials.strength),
         middle(trials.beyond),
-        found=Shares.of(*members),
-        named=Shares.of([right[group].sum() for group in groups], [named[group].sum() for group in groups]),
+        found=Proportion.of(*members),
+        named=Proportion.of(
+            [right[group].sum() for group in groups], [named[group].sum() for group in groups]
+        ),
     )
 
 
-def _below(p: Float[np.ndarray, "objects lists"], levels: Float[np.ndarray, " levels"]) -> Shares:
-    return Shares.of(np.array([(p < level).sum(0) for level in levels]), len(p))
+def _below(p: Float[np.ndarray, "objects lists"], levels: Float[np.ndarray, " levels"]) -> Proportion:
+    return Proportion.of(np.array([(p < level).sum(0) for level in levels]), len(p))

@@ -1,4 +1,4 @@
-"""Correlation of residuals along the pixels, as interpolation and instruments leave it, in normal objects."""
+"""How neighbouring residuals of normal objects depend on each other: correlation, and clumps of bad ones."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ LAGS = 64  # pixels apart, at most: as far as the widest window reaches
 LEAST = 0.003  # correlation that is worth a correction: a third in the variance of a sum over 64 pixels
 SIGNIFICANT = 4.0  # standard errors
 OWN = 6.0  # median absolute deviations of the lag-1 autocorrelation of an object, 4 standard deviations
+BAD = 5.0  # |z| beyond which a pixel is bad, for the statistics of their neighbours,
+FEW_BAD, MOST_CLUMPING = 20, 0.9  # which need so many, and reach so far
+RARE = 0.1  # share of the objects; what is seen in fewer is not taken for normal
 TOGETHER = 4  # lags that are judged together: weak correlation that reaches far is seen in none of them alone
 
 
@@ -70,3 +73,24 @@ def autocorrelation(
             rho[lag - 1] = np.vdot(score[:, lag:], score[:, :-lag]) / both / variance
             errors[lag - 1] = both**-0.5
     return rho, errors
+
+
+def clumping(
+    null: Null, z: Float[np.ndarray, "objects pixels"], seen: Bool[np.ndarray, "objects pixels"]
+) -> float:
+    """Probability that the neighbour of a bad pixel is bad, to the same side, beyond chance.
+
+    What happens to few objects is no property of normal ones: those with most bad pixels do not vote.
+    """
+    score = np.where(seen, z / null.scale, 0.0)
+    hit = np.count_nonzero(np.abs(score) > BAD, axis=1)
+    votes = np.argsort(hit, kind="stable")[: len(hit) - int(RARE * len(hit))]
+    score, seen = score[votes], seen[votes]
+    bad = np.abs(score) > BAD
+    asked = bad[:, :-1] & seen[:, 1:]
+    same = asked & bad[:, 1:] & (score[:, :-1] * score[:, 1:] > 0)
+    number = np.count_nonzero(asked)
+    if number < FEW_BAD:
+        return 0.0
+    chance = float(bad.sum() / seen.sum())
+    return float(np.clip(np.count_nonzero(same) / number - chance, 0.0, MOST_CLUMPING))

@@ -9,16 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
-from scipy import special
 
-from robusta_prob.data import Dataset
+from robusta_prob.inference import em
 from robusta_prob.inference.problem import precision
-from robusta_prob.inference.results import Fit, Projection
+from robusta_prob.inference.results import Fit
 from robusta_prob.models.noise import log_kernel, log_normaliser
 from robusta_prob.scoring.calibration import SMALLEST, Null, learn_null, learn_share, log_tail
-from robusta_prob.scoring.correlation import with_correlation
-from robusta_prob.scoring.predictive import Cells, cells, quantile
-from robusta_prob.scoring.runs import LARGEST, best_windows, bounded, clumping, lag_one, log_p_of_windows
+from robusta_prob.scoring.correlation import clumping, with_correlation
+from robusta_prob.scoring.predictive import Cells, Judged, cells, quantiles
+from robusta_prob.scoring.runs import LARGEST, best_windows, bounded, lag_one, log_p_of_windows
 
 NULL_CELLS = 2**21  # residuals that the null law is learned from
 NULL_OBJECTS = 50  # fewer objects cannot teach a null law without being its outliers themselves
@@ -55,18 +54,17 @@ class Evidence(NamedTuple):
 
 def gather(
     fit: Fit,
-    data: Dataset,
-    projection: Projection,
-    trained: Bool[np.ndarray, " objects"],
+    judged: Judged,
     null: Null,
     widths: tuple[int, ...],
     each: Callable[[slice, Cells], None] | None = None,
 ) -> Evidence:
     """One pass over the data; `each` is called with every block."""
-    median = _median_of(null)
+    median = float(null.core.quantile(0.75))  # of |z|
     parts = []
-    for here, block in cells(fit, data, projection, trained):
-        scale = np.nan_to_num(quantile(np.abs(block.z), block.seen, 0.5) / median, nan=1.0)
+    for here, block in cells(fit, judged):
+        (middle,) = quantiles(np.abs(block.z), block.seen, (0.5,))
+        scale = np.nan_to_num(middle / median, nan=1.0)
         with precision(np.dtype(np.float32)):
             sums = _row_sums(
                 np.clip(block.z, -LARGEST, LARGEST).astype(np.float32),
@@ -76,7 +74,6 @@ def gather(
                 widths,
             )
         surprise, largest, lag1, best = (np.asarray(x, float) for x in sums)
-        weights = (quantile(block.weight, block.seen, q) for q in (0.5, 0.01))
         log_p = log_p_of_windows(null, best, widths).min(0) if widths else np.zeros(len(scale))
         parts.append(
             (
@@ -88,7 +85,7 @@ def gather(
                 log_p,
                 lag1,
                 scale,
-                *map(np.array, weights),
+                *quantiles(block.weight, block.seen, (0.5, 0.01)),
             )
         )
         if each is not None:
@@ -117,17 +114,9 @@ def level_of(block: Cells) -> Float[np.ndarray, " rows"]:
     return logs.sum(1, dtype=float) / np.maximum(block.seen.sum(1), 1)
 
 
-def _median_of(null: Null) -> float:
-    """Median of |z| under the core of the null law."""
-    core = special.ndtri(0.75) if null.inverse_df < 1e-6 else special.stdtrit(1.0 / null.inverse_df, 0.75)
-    return null.scale * float(core)
-
-
 def learn(
     fit: Fit,
-    data: Dataset,
-    projection: Projection,
-    trained: Bool[np.ndarray, " objects"],
+    judged: Judged,
     scored: Bool[np.ndarray, " objects"],
     taken: Float[np.ndarray, "rank pixels"],
 ) -> Null:
@@ -135,13 +124,11 @@ def learn(
     rows = np.flatnonzero(scored)
     if len(rows) < NULL_OBJECTS:
         return Null(float(fit.noise.inverse_df), 1.0, max(float(fit.noise.contamination), SMALLEST))
-    some = max(NULL_OBJECTS, NULL_CELLS // data.shape[1])
+    some = max(NULL_OBJECTS, NULL_CELLS // judged.data.shape[1])
     rows = np.sort(np.random.default_rng(0).permutation(rows)[:some])  # every tenth may be alike
-    part = data.take(rows)
-    own = Projection(projection.coefficients[rows], projection.covariance[rows], part.ids)
     blocks = [
         (block.z, block.seen, block.taken, level_of(block))
-        for _, block in cells(fit, part, own, trained[rows])
+        for _, block in cells(fit, judged.take(rows), em.rows_per_batch(judged.data))
     ]
     z, seen, lost, level = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     normal = np.ones(len(z), bool)

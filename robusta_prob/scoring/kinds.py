@@ -18,21 +18,16 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from robusta_prob.inference.results import Fit
 from robusta_prob.scoring.calibration import Null, log_tail
+from robusta_prob.scoring.correlation import BAD
 from robusta_prob.scoring.lines import matched
 from robusta_prob.scoring.predictive import Cells
-from robusta_prob.scoring.runs import (
-    BAD,
-    Search,
-    bounded,
-    lag_one,
-    log_p_of_best,
-    log_p_of_windows,
-    window_scores,
-)
+from robusta_prob.scoring.runs import bounded, lag_one, log_p_of_windows, window_scores
+from robusta_prob.scoring.search import Search, log_p_of_best
 
 PIXELS, LINES, ERRORS, FOREIGN, UNCLEAR = "isolated pixels", "lines", "errors", "foreign", "unclear"
-LINE = math.log(1e-2)  # log p, corrected for the search, below which a window is a line
+STRANGE_WINDOW = math.log(1e-2)  # log p, corrected for the search, below which a window is a line
 MOST_LINES = 16  # per object
+LEAST_ROWS = 64  # that are searched at once
 NARROW = 0.25  # share of the observed pixels that lines may cover; more is a foreign spectrum
 NORMAL_REST = math.log(1e-3)  # log p of the object without its lines, above which they explain it
 STRUCTURE = 3.5  # standard deviations of the lag-1 autocorrelation
@@ -55,6 +50,9 @@ class Windows(NamedTuple):
     depth: Float[np.ndarray, " windows"]  # its height above the model; below it: negative [flux]
     depth_sd: Float[np.ndarray, " windows"]
     log_p: Float[np.ndarray, " windows"]  # corrected for the search over places and widths
+
+    def __repr__(self) -> str:
+        return f"Windows({len(self.row):,} in {len(np.unique(self.row)):,} objects)"
 
 
 def structure(
@@ -100,7 +98,7 @@ def find_windows(
         if not len(active):
             break
         open_cells = seen[active] & ~covered[active]
-        pad = ((0, 2 ** (len(active) - 1).bit_length() - len(active)), (0, 0))  # few sizes, few compilations
+        pad = ((0, _padded(len(active)) - len(active)), (0, 0))
         scores = np.pad(np.where(open_cells, score[active], 0.0), pad)
         best, place = (
             np.asarray(x)[:, : len(active)]
@@ -110,7 +108,7 @@ def find_windows(
         which = log_p.argmin(0)
         rows = np.arange(len(active))
         corrected = log_p_of_best(search, log_p[which, rows], open_cells.sum(1))
-        strange = corrected < LINE
+        strange = corrected < STRANGE_WINDOW
         for i in np.flatnonzero(strange):
             row, start = active[i], int(place[which[i], i])
             start, stop = _grown(
@@ -120,6 +118,11 @@ def find_windows(
             found.append((int(row), start, stop, float(corrected[i])))
         active = active[strange]
     return Found(found, covered & seen)
+
+
+def _padded(rows: int) -> int:
+    """At most four times as many, in few sizes: every size is compiled anew."""
+    return 4 ** math.ceil(math.log(max(rows, LEAST_ROWS), 4))
 
 
 @jax.jit(static_argnames="widths")

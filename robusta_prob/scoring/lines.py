@@ -23,8 +23,9 @@ from scipy import special
 from robusta_prob.data import Dataset, warn_user
 from robusta_prob.inference.results import Fit
 from robusta_prob.scoring.calibration import Null, q_values
-from robusta_prob.scoring.predictive import Cells, quantile
-from robusta_prob.scoring.runs import SIMULATED, bounded, null_scores
+from robusta_prob.scoring.predictive import Cells, quantiles
+from robusta_prob.scoring.runs import bounded
+from robusta_prob.scoring.search import SIMULATED, null_scores
 
 SIGMAS = (0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # widths that are tried, in pixels at the line
 REACHED = 0.5  # share of a template's information that must be observed
@@ -42,6 +43,9 @@ class Line(NamedTuple):
         np.ndarray, " objects"
     ]  # for either sign, corrected for the widths tried; NaN where unobserved
     q_value: Float[np.ndarray, " objects"]
+
+    def __repr__(self) -> str:
+        return f"Line({len(self.z):,} objects, {int((self.q_value < 0.05).sum()):,} with q < 0.05)"
 
 
 def checked_lines(lines: object, grid: Float[np.ndarray, " pixels"]) -> dict[str, np.ndarray]:
@@ -111,7 +115,7 @@ def matched(
     inverse = 1.0 / cell.error.astype(float)
     W = inverse**2
     information = W @ (T**2).T
-    usual = np.nan_to_num(quantile(W, cell.seen, 0.5))[:, None] * (T**2).sum(1)
+    usual = np.nan_to_num(quantiles(W, cell.seen, (0.5,))[0])[:, None] * (T**2).sum(1)
     of_basis = np.einsum("nm,wm,km->nwk", W, T, G, optimize=True)
     carried = np.einsum("nwk,nkl->nwl", of_basis, V)
     left = information - (carried * of_basis).sum(2)
@@ -170,29 +174,21 @@ def line_law(null: Null, T: Float[np.ndarray, "widths pixels"]) -> LineLaw:
     return LineLaw(level, -special.ndtri(above[at][first]))
 
 
-class LineSearch(NamedTuple):
-    """One set of lines, looked for block by block; `parts` grows."""
+class LineSearch:
+    """One set of lines, looked for block by block."""
 
-    T: Float[np.ndarray, "widths pixels"]
-    widths: Float[np.ndarray, " widths"]
-    fit: Fit
-    null: Null
-    law: LineLaw
-    parts: list[tuple[np.ndarray, ...]]
-
-    @classmethod
-    def of(cls, fit: Fit, data: Dataset, null: Null, positions: Float[np.ndarray, " lines"]) -> LineSearch:
-        """A search that has seen nothing yet."""
-        T, widths = templates(positions, data.grid)
-        return cls(T, widths, fit, null, line_law(null, T), [])
+    def __init__(self, fit: Fit, data: Dataset, null: Null, positions: Float[np.ndarray, " lines"]) -> None:
+        self._T, self._widths = templates(positions, data.grid)
+        self._fit, self._null, self._law = fit, null, line_law(null, self._T)
+        self._parts: list[tuple[np.ndarray, ...]] = []
 
     def add(self, block: Cells, covariance: Float[np.ndarray, "rows rank rank"]) -> None:
         """Look at the next block."""
-        covariance = np.nan_to_num(covariance.astype(float)) / self.fit.unit**2
-        sums = matched(self.T, block, self.fit.basis.astype(float), covariance, self.null)
-        self.parts.append(combined(sums, self.widths, self.law))
+        covariance = np.nan_to_num(covariance.astype(float)) / self._fit.unit**2
+        sums = matched(self._T, block, self._fit.basis.astype(float), covariance, self._null)
+        self._parts.append(combined(sums, self._widths, self._law))
 
     def result(self) -> Line:
-        """Of all objects."""
-        amplitude, sd, width, z, p = (np.concatenate(x) for x in zip(*self.parts, strict=True))
-        return Line(amplitude * self.fit.unit, sd * self.fit.unit, width, z, p, q_values(p))
+        """Of all objects so far."""
+        amplitude, sd, width, z, p = (np.concatenate(x) for x in zip(*self._parts, strict=True))
+        return Line(amplitude * self._fit.unit, sd * self._fit.unit, width, z, p, q_values(p))

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
-from scipy import special
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from robusta_prob.data import Dataset
+from robusta_prob.inference import em
 from robusta_prob.inference.checks import check_types, seed_of
+from robusta_prob.inference.progress import Rows
 from robusta_prob.inference.projection import check_same_objects, check_same_pixels, project
 from robusta_prob.inference.results import Fit, Projection
 from robusta_prob.inference.results import in_training as known_to
 from robusta_prob.scoring.calibration import Null, q_values
-from robusta_prob.scoring.evidence import LEFT, NULL_OBJECTS, Evidence, gather, learn
+from robusta_prob.scoring.evidence import NULL_OBJECTS, Evidence, gather, learn
 from robusta_prob.scoring.kinds import (
     PIXELS,
     Windows,
@@ -27,13 +28,13 @@ from robusta_prob.scoring.kinds import (
     structure,
 )
 from robusta_prob.scoring.lines import LineSearch, checked_lines
-from robusta_prob.scoring.manifold import mahalanobis
-from robusta_prob.scoring.predictive import Cells, cells
-from robusta_prob.scoring.replicates import FEW, LEAST, Judged, calibrated, with_replicated_law
-from robusta_prob.scoring.results import FLAG, EmpiricalNull, ObjectSurprise, PixelSurprise, Surprise
-from robusta_prob.scoring.runs import Search, log_p_of_best, search_law, taken_by_basis, widths_within
+from robusta_prob.scoring.predictive import Cells, Judged, cells, taken_by_basis
+from robusta_prob.scoring.replicates import FEW, LEAST, with_replicated_law
+from robusta_prob.scoring.results import FLAG, ObjectSurprise, PixelSurprise, Surprise
+from robusta_prob.scoring.runs import widths_within
+from robusta_prob.scoring.search import Search, search_law
+from robusta_prob.scoring.verdict import Verdict, verdict_on
 
-NORMAL_QUARTILE = 0.67449
 LOOKED_AT = 4096  # flagged objects at once
 
 
@@ -44,6 +45,7 @@ def surprise(
     *,
     key: Array | int = 0,
     in_training: Bool[np.ndarray, " objects"] | bool | None = None,
+    held_out: Bool[np.ndarray, "objects pixels"] | None = None,
     windows: Sequence[int] | None = None,
     lines: Mapping[str, Sequence[float]] | Sequence[float] | None = None,
     replicates: int | None = None,
@@ -51,6 +53,7 @@ def surprise(
     empirical_null: bool = False,
     pixel: bool = False,
     out: Mapping[str, Any] | None = None,
+    callback: Callable[[Rows], None] | None = None,
 ) -> Surprise:
     """Score how unexpected every object is under the fitted model, and say in what way.
 
@@ -71,6 +74,10 @@ def surprise(
         Of the replicates.
     in_training : bool or (N,) array, optional
         Which objects the fit was trained on; default: those whose id and flux the fit knows.
+    held_out : (N, M) array of bool, optional
+        Cells that neither coefficients nor basis were fitted to, such as hidden segments: their residuals are
+        as wide as predictions of new data are. The projection must be of `data.hide(held_out)`; so it is
+        where none is given.
     windows : sequence of int, optional
         Widths of the runs to search for [pixels]; default: 2 to 64, in steps of 1.3 to 1.5.
     lines : positions, or positions by name, optional
@@ -93,6 +100,8 @@ def surprise(
     out : mapping of "z", "p", "weight" to array-like, optional
         Write those of them that are there block by block, such as into the datasets of an open HDF5 group,
         which need not fit into memory. `.pixel` then holds these.
+    callback : callable, optional
+        Called with `Rows` as objects are projected and scored; `rp.Progress("score")` is a progress bar.
 
     Returns
     -------
@@ -125,111 +134,87 @@ def surprise(
     (200,)
     """
     check_same_pixels(fit, data)
+    _check_settings(data, key, replicates, null, empirical_null, pixel)
+    widths, sets = widths_within(data.shape[1], windows), checked_lines(lines, data.grid)
+    target = _pixels(data.shape, fit.dtype, pixel, out)
+    judged = _judged(fit, data, projection, in_training, held_out, callback)
+
+    count = (judged.fitted & fit.trained).sum(1)
+    scored = count > fit.rank
+    if not scored.any():
+        raise ValueError(f"no object has more than rank = {fit.rank} observed pixels: nothing can be scored")
+    few = np.flatnonzero(scored & ((count < FEW * fit.rank) if replicates is None else replicates > 0))
+
+    taken = taken_by_basis(fit, data)
+    if null is None:
+        null = with_replicated_law(fit, judged, few, learn(fit, judged, scored, taken), seed_of(key))
+    search = search_law(null, widths, (data.observed & fit.trained)[scored], taken)
+    searches = {name: LineSearch(fit, data, null, positions) for name, positions in sets.items()}
+
+    def keep(here: slice, block: Cells) -> None:
+        for one in searches.values():
+            one.add(block, judged.projection.covariance[here])
+        _write(target, here, block, null)
+        if callback is not None:
+            callback(Rows(here.stop, data.shape[0], "score"))
+
+    evidence = gather(fit, judged, null, widths, keep)
+    verdict = verdict_on(
+        fit, judged, evidence, null, search, scored, few, replicates, seed_of(key), empirical_null
+    )
+    flagged = np.flatnonzero(verdict.flagged)
+    kind = np.where(q_values(verdict.p_pixel) < FLAG, PIXELS, "")
+    kind[flagged], found = _look(fit, judged, flagged, evidence, null, search)
+    return Surprise(
+        _table(fit, judged, evidence, verdict, null, kind, count),
+        data.ids,
+        null,
+        verdict.bulk,
+        found,
+        MappingProxyType({name: one.result() for name, one in searches.items()}),
+        None if all(x is None for x in target) else target,
+    )
+
+
+def _check_settings(
+    data: Dataset, key: Any, replicates: Any, null: Any, empirical_null: Any, pixel: Any
+) -> None:
     check_types(None, None, None, key, **({} if replicates is None else {"replicates": replicates}))
     if replicates is not None and not (replicates == 0 or replicates >= LEAST):
         raise ValueError(f"replicates must be 0, or at least {LEAST} of each object, got {replicates}")
-    n, m = data.shape
     for name, value in (("empirical_null", empirical_null), ("pixel", pixel)):
         if not isinstance(value, bool | np.bool_):
             raise TypeError(f"{name} must be True or False, got {value!r}")
     if empirical_null and data.shape[0] < NULL_OBJECTS:
         raise ValueError(f"an empirical null needs at least {NULL_OBJECTS} objects, got {data.shape[0]}")
-    if null is not None and not isinstance(null, Null):
-        raise TypeError(f"null must be the .null of another call of rp.surprise, got {type(null).__name__}")
-    widths = widths_within(m, windows)
-    sets = checked_lines(lines, data.grid)
-    trained = _membership(fit, data, in_training)
+    if null is not None:
+        if not isinstance(null, Null):
+            raise TypeError(
+                f"null must be the .null of another call of rp.surprise, got {type(null).__name__}"
+            )
+        null.validated()
+
+
+def _judged(
+    fit: Fit,
+    data: Dataset,
+    projection: Projection | None,
+    in_training: Any,
+    held_out: Any,
+    callback: Callable[[Rows], None] | None,
+) -> Judged:
+    """The objects with what was fitted to them."""
+    fitted = data if held_out is None else data.hide(held_out)
     if projection is None:
-        projection = project(fit, data)
-    check_same_objects(projection, data)
-    observed = data.observed & fit.trained
-    count = observed.sum(1)
-    scored = count > fit.rank
-    if not scored.any():
-        raise ValueError(f"no object has more than rank = {fit.rank} observed pixels: nothing can be scored")
-    judged = Judged(data, projection, trained)
-    taken = taken_by_basis(fit, data)
-    few = np.flatnonzero(scored & ((count < FEW * fit.rank) if replicates is None else replicates > 0))
-    if null is None:
-        null = learn(fit, data, projection, trained, scored, taken)
-        null = with_replicated_law(fit, judged, few, null, seed_of(key))
-    search = search_law(null, widths, observed[scored], taken)
-
-    cell = _pixels((n, m), fit.dtype, pixel, out)
-    searches = {name: LineSearch.of(fit, data, null, positions) for name, positions in sets.items()}
-
-    def keep(here: slice, block: Cells) -> None:
-        for one in searches.values():
-            one.add(block, projection.covariance[here])
-        if cell.z is not None:
-            cell.z[here] = np.where(block.seen, block.z, np.nan)
-        if cell.p is not None:
-            cell.p[here] = np.where(block.seen, _two_sided(block.z, null), np.nan)
-        if cell.weight is not None:
-            cell.weight[here] = np.where(block.seen, block.weight, np.nan)
-
-    evidence = gather(fit, *judged, null, widths, keep)
-    scored &= evidence.observed - evidence.taken > LEFT
-    z = np.where(scored, -special.ndtri_exp(evidence.log_p(null)), np.nan)
-    few = few[scored[few]]
-    if len(few):
-        z[few] = calibrated(fit, judged.take(few), z[few], null, replicates, seed_of(key))
-    log_p_run = np.where(scored, log_p_of_best(search, evidence.log_p_window, evidence.observed), np.nan)
-    bulk = _bulk(z, empirical_null)
-    if empirical_null:
-        z = (z - bulk.centre) / bulk.width
-        of_runs = -special.ndtri_exp(log_p_run)
-        run_bulk = _bulk(of_runs, True)
-        log_p_run = special.log_ndtr(-(of_runs - run_bulk.centre) / run_bulk.width)
-    log_p = special.log_ndtr(-z)
-    p, p_run = np.exp(log_p), np.exp(log_p_run)
-    of_largest = np.minimum(_two_sided(evidence.largest, null), 1.0 - 1e-16)
-    p_pixel = np.where(scored, -np.expm1(evidence.observed * np.log1p(-of_largest)), np.nan)
-    distance, directions = mahalanobis(fit, projection)
-    p_mahalanobis = np.where(directions > 0, special.chdtrc(np.maximum(directions, 1), distance), np.nan)
-    q, q_run, q_pixel, q_mahalanobis = map(q_values, (p, p_run, p_pixel, p_mahalanobis))
-
-    q_any = q_values(np.minimum(2.0 * np.fmin(p, p_run), 1.0))
-    flagged = np.flatnonzero((q < FLAG) | (q_run < FLAG) | (q_any < FLAG))
-    kind = np.where(q_pixel < FLAG, PIXELS, "")
-    kind[flagged], found = _look(fit, judged, flagged, evidence, null, search)
-    reason = np.select(
-        [scored, count == 0, count <= fit.rank],
-        ["", "no observed pixel", f"not more than {fit.rank} observed pixels"],
-        "the fit took all degrees of freedom of this object",
-    )
-    excess = evidence.surprise - count * null.expected_surprise(evidence.level)
-    return Surprise(
-        ObjectSurprise(
-            score=np.where(scored, excess, np.nan),
-            z=z,
-            p_value=p,
-            log_p=log_p,
-            q_value=q,
-            kind=kind,
-            p_run=p_run,
-            q_run=q_run,
-            q_any=q_any,
-            p_pixel=p_pixel,
-            q_pixel=q_pixel,
-            mahalanobis=distance,
-            p_mahalanobis=p_mahalanobis,
-            q_mahalanobis=q_mahalanobis,
-            scale=np.where(scored, evidence.scale, np.nan),
-            structure=np.where(scored, structure(null, evidence.lag1, count), np.nan),
-            median_weight=evidence.median_weight,
-            low_weight=evidence.low_weight,
-            n_observed=count,
-            in_training=trained,
-            reason=reason,
-        ),
-        data.ids,
-        null,
-        bulk,
-        found,
-        MappingProxyType({name: one.result() for name, one in searches.items()}),
-        None if all(x is None for x in cell) else cell,
-    )
+        projection = project(fit, fitted, callback=callback)
+    check_same_objects(projection, data, rank=fit.rank)
+    trained = known_to(fit, fitted) if in_training is None else np.asarray(in_training)
+    if trained.dtype != bool:
+        raise TypeError(f"in_training must be boolean, one or one per object; got dtype {trained.dtype}")
+    if trained.shape not in ((), data.shape[:1]):
+        raise ValueError(f"in_training must have shape ({data.shape[0]},), got {trained.shape}")
+    held_out = None if held_out is None else np.asarray(held_out)
+    return Judged(data, projection, np.broadcast_to(trained, data.shape[:1]), held_out)
 
 
 def _pixels(
@@ -250,10 +235,14 @@ def _pixels(
     return PixelSurprise(*(given.get(name) for name in PixelSurprise._fields))
 
 
-def _bulk(z: Float[np.ndarray, " objects"], applied: bool) -> EmpiricalNull:
-    known = z[~np.isnan(z)]
-    low, middle, high = np.quantile(known, (0.25, 0.5, 0.75))
-    return EmpiricalNull(float(middle), max(float(high - low) / (2.0 * NORMAL_QUARTILE), 1e-3), applied)
+def _write(target: PixelSurprise, here: slice, block: Cells, null: Null) -> None:
+    for into, values in (
+        (target.z, lambda: block.z),
+        (target.p, lambda: null.core.two_sided(block.z)),
+        (target.weight, lambda: block.weight),
+    ):
+        if into is not None:
+            into[here] = np.where(block.seen, values(), np.nan)
 
 
 def _look(
@@ -270,7 +259,7 @@ def _look(
     for start in range(0, len(rows), LOOKED_AT):
         here = rows[start : start + LOOKED_AT]
         part = judged.take(here)
-        blocks = [block for _, block in cells(fit, *part)]
+        blocks = [block for _, block in cells(fit, part, em.rows_per_batch(judged.data))]
         cell = Cells(*(np.concatenate(x) for x in zip(*blocks, strict=True)))
         scale = evidence.scale[here]
         found = find_windows(cell.z, cell.seen, scale, null, search)
@@ -281,19 +270,45 @@ def _look(
     return kinds, Windows(*(np.concatenate(x) for x in zip(*windows, strict=True)))
 
 
-def _membership(fit: Fit, data: Dataset, given: Any) -> Bool[np.ndarray, " objects"]:
-    if given is None:
-        return known_to(fit, data)
-    trained = np.asarray(given)
-    if trained.dtype != bool:
-        raise TypeError(f"in_training must be boolean, one or one per object; got dtype {trained.dtype}")
-    if trained.shape not in ((), data.shape[:1]):
-        raise ValueError(f"in_training must have shape ({data.shape[0]},), got {trained.shape}")
-    return np.broadcast_to(trained, data.shape[:1])
+def _table(
+    fit: Fit,
+    judged: Judged,
+    evidence: Evidence,
+    verdict: Verdict,
+    null: Null,
+    kind: Shaped[np.ndarray, " objects"],
+    count: Int[np.ndarray, " objects"],
+) -> ObjectSurprise:
+    """All columns; NaN in those that need a score where there is none."""
 
+    def known(values: Float[np.ndarray, " objects"]) -> Float[np.ndarray, " objects"]:
+        return np.where(verdict.scored, values, np.nan)
 
-def _two_sided(z: Float[np.ndarray, "rows pixels"], null: Null) -> Float[np.ndarray, "rows pixels"]:
-    size = -np.abs(z.astype(float)) / null.scale
-    if null.inverse_df < 1e-6:
-        return 2.0 * special.ndtr(size)
-    return 2.0 * special.stdtr(1.0 / null.inverse_df, size)
+    observed, p, p_run = evidence.observed, verdict.p, verdict.p_run
+    return ObjectSurprise(
+        score=known(evidence.surprise - observed * null.expected_surprise(evidence.level)),
+        z=verdict.z,
+        p_value=p,
+        log_p=verdict.log_p,
+        q_value=q_values(p),
+        kind=kind,
+        p_run=p_run,
+        q_run=q_values(p_run),
+        q_any=verdict.q_any,
+        p_pixel=verdict.p_pixel,
+        q_pixel=q_values(verdict.p_pixel),
+        mahalanobis=verdict.mahalanobis,
+        p_mahalanobis=verdict.p_mahalanobis,
+        q_mahalanobis=q_values(verdict.p_mahalanobis),
+        scale=known(evidence.scale),
+        structure=known(structure(null, evidence.lag1, observed)),
+        median_weight=evidence.median_weight,
+        low_weight=evidence.low_weight,
+        n_observed=observed,
+        in_training=judged.trained,
+        reason=np.select(
+            [verdict.scored, count == 0, count <= fit.rank],
+            ["", "no observed pixel", f"not more than {fit.rank} observed pixels"],
+            "the fit took all degrees of freedom of this object",
+        ),
+    )

@@ -13,7 +13,7 @@ LISTS = ("p_value", "p_run", "p_pixel", "any")  # by which an object can be foun
 ONE_SIGMA = 0.682689  # probability within it
 
 
-class Shares(NamedTuple):
+class Proportion(NamedTuple):
     """`found` of `number`, with a central interval of 68 % for the share; NaN where there is none to find.
 
     The interval is Jeffreys', quantiles of Beta(found + 1/2, number - found + 1/2), with its end at 0 or 1
@@ -27,7 +27,7 @@ class Shares(NamedTuple):
     high: Float[np.ndarray, "*groups"]
 
     @classmethod
-    def of(cls, found: Any, number: Any) -> Shares:
+    def of(cls, found: Any, number: Any) -> Proportion:
         """From counts, broadcast against each other."""
         k, n = (np.asarray(x, int) for x in np.broadcast_arrays(found, number))
         tail = 0.5 * (1.0 - ONE_SIGMA)
@@ -50,22 +50,22 @@ class Trials(NamedTuple):
 
 
 class Completeness(NamedTuple):
-    """Shares of injected anomalies that are found, per group of trials; amplitudes and so on are medians."""
+    """How many injected anomalies are found, per group of trials; amplitudes and so on are medians."""
 
     kind: Shaped[np.ndarray, " groups"]
     amplitude: Float[np.ndarray, " groups"]
     strength: Float[np.ndarray, " groups"]  # [sigma]
     beyond: Float[np.ndarray, " groups"]  # [sigma]
-    found: Shares  # (groups, lists)
-    named: Shares  # (groups,): of those found and named, how many are called what they are
+    found: Proportion  # (groups, lists)
+    named: Proportion  # (groups,): of those found and named, how many are called what they are
 
 
 class FalsePositives(NamedTuple):
-    """Shares of objects as they are, nothing injected, with p below `level`; (levels, lists) each."""
+    """Share of objects as they are, nothing injected, with p below `level`; (levels, lists) each."""
 
     level: Float[np.ndarray, " levels"]
-    all: Shares  # of all objects with a score, real anomalies included: an upper limit
-    normal: Shares  # of the normal ones: a lower limit, as the strange have been taken out by their p
+    all: Proportion  # of all objects with a score, real anomalies included: an upper limit
+    normal: Proportion  # of the normal ones: a lower limit, as the strange have been taken out by their p
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,20 +10,20 @@ left has one law for all: its ranks give the probabilities.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy import special
 
 from robusta_prob.data import Dataset, dataset
-from robusta_prob.inference.projection import project
-from robusta_prob.inference.results import Fit, Projection
+from robusta_prob.inference.projection import projected
+from robusta_prob.inference.results import Fit
 from robusta_prob.models.noise import NoiseLaw
 from robusta_prob.scoring.calibration import Null, learn_null
+from robusta_prob.scoring.core import Core
 from robusta_prob.scoring.evidence import NULL_OBJECTS, STRANGE, gather
-from robusta_prob.scoring.predictive import SMALLEST_SHARE, cells
+from robusta_prob.scoring.predictive import SMALLEST_SHARE, Judged, cells, noise_of
 
 FEW = 10  # observed pixels per coefficient, below which objects are compared with replicates
 TOTAL = 20_000  # replicates, spread over these objects
@@ -37,19 +37,6 @@ LEAST_RANKED, RANKED = 2000, 20  # replicates from which ranks are taken, and th
 MOST_CELLS = 2**22  # of replicates at once
 
 
-class Judged(NamedTuple):
-    """Objects, where they lie on the basis, and whether they taught it."""
-
-    data: Dataset
-    projection: Projection
-    trained: Bool[np.ndarray, " objects"]
-
-    def take(self, rows: Int[np.ndarray, " some"]) -> Judged:
-        """Some of them, perhaps repeatedly."""
-        A, V, ids = self.projection
-        return Judged(self.data.take(rows), Projection(A[rows], V[rows], ids[rows]), self.trained[rows])
-
-
 def calibrated(
     fit: Fit, few: Judged, deviate: Float[np.ndarray, " few"], null: Null, each: int | None, seed: int
 ) -> Float[np.ndarray, " few"]:
@@ -59,11 +46,10 @@ def calibrated(
     chosen = rng.permutation(n)[: TOTAL if each is None else n]
     each = max(1, TOTAL // n) if each is None else each
     own = []
-    step = max(1, MOST_CELLS // few.data.shape[1])
     rows = np.tile(chosen, each)
-    for start in range(0, len(rows), step):
-        copies = _replicated(fit, few.take(rows[start : start + step]), _law(fit, null), rng)
-        own.append(-special.ndtri_exp(gather(fit, *copies, null, ()).log_p(null)))
+    for part in _parts(few, rows):
+        copies = _replicated(fit, part, _law(fit, null), rng)
+        own.append(-special.ndtri_exp(gather(fit, copies, null, ()).log_p(null)))
     design = _design(fit, few)
     if len(rows) < PER_TERM * design.shape[1]:
         design = design[:, :1]
@@ -106,7 +92,7 @@ def with_replicated_law(
     Monfort & Renault 1993).
     """
     rows = (
-        rows[gather(fit, *judged.take(rows), null, ()).log_p(null) > math.log(STRANGE)] if len(rows) else rows
+        rows[gather(fit, judged.take(rows), null, ()).log_p(null) > math.log(STRANGE)] if len(rows) else rows
     )
     n = len(rows)
     if n < NULL_OBJECTS:
@@ -149,31 +135,43 @@ def _broyden(off: Callable[[np.ndarray], np.ndarray], x: Float[np.ndarray, " two
 
 def _log_law_of(fit: Fit, judged: Judged, null: Null) -> Float[np.ndarray, " two"]:
     """Logarithms of 1/nu and scale that residuals show, the contamination as it is."""
-    z = np.concatenate([block.z[block.seen] for _, block in cells(fit, *judged)])
+    z = np.concatenate([block.z[block.seen] for _, block in cells(fit, judged)])
     shown = learn_null(z, null.contamination)
     return np.log([shown.inverse_df, shown.scale])
 
 
 def _design(fit: Fit, few: Judged) -> Float[np.ndarray, "few terms"]:
     """What mean and variance of an object's deviate depend on: the share that its coefficients take."""
-    law, unit = fit.noise, few.data.unit
-    observed = few.data.observed & fit.trained
-    ivar = np.where(observed, few.data.ivar.astype(float), 0.0) / unit**2
-    precision = ivar / (float(law.scale) ** 2 * (1.0 + ivar * np.asarray(law.floor, float) ** 2))
-    gram = np.einsum("nm,km,lm->nkl", precision, fit.basis, fit.basis, optimize=True)
     prior = 0.0 if fit.flat_prior else np.linalg.inv(fit.population.covariance)
-    taken = np.einsum("nkl,nlk->n", np.linalg.pinv(gram + prior, hermitian=True), gram)
-    count = observed.sum(1)
-    share, member = taken / count, few.trained.astype(float)
+    taken, count = [], (few.data.observed & fit.trained).sum(1)
+    for part in _parts(few, np.arange(len(count))):
+        variance, _ = noise_of(_given(fit, part), fit.noise)
+        precision = np.where(part.fitted & fit.trained, 1.0 / variance, 0.0)
+        gram = np.einsum("nm,km,lm->nkl", precision, fit.basis, fit.basis, optimize=True)
+        taken.append(np.einsum("nkl,nlk->n", np.linalg.pinv(gram + prior, hermitian=True), gram))
+    share, member = np.concatenate(taken) / count, few.trained.astype(float)
     return np.stack([np.ones(len(count)), share, share**2, 1.0 / count, member, member * share], axis=1)
 
 
+def _parts(objects: Judged, rows: Int[np.ndarray, " some"]) -> Iterator[Judged]:
+    """Those rows, perhaps repeated, as many at once as fit into memory."""
+    step = max(1, MOST_CELLS // objects.data.shape[1])
+    return (objects.take(rows[start : start + step]) for start in range(0, len(rows), step))
+
+
+def _given(fit: Fit, objects: Judged) -> Float[np.ndarray, "rows pixels"]:
+    """Variances that the data state; 1 where there are none."""
+    ivar = np.where(objects.data.observed & fit.trained, objects.data.ivar, 0.0).astype(float)
+    return np.where(ivar > 0, objects.data.unit**2 / np.where(ivar > 0, ivar, 1.0), 1.0)
+
+
 def _replicated(fit: Fit, objects: Judged, law: NoiseLaw, rng: np.random.Generator) -> Judged:
-    copies = drawn(fit, objects, law, rng)
-    return Judged(copies, project(fit, copies), objects.trained)
+    copies = like_these(fit, objects, law, rng)
+    fitted = copies if objects.held_out is None else copies.hide(objects.held_out)
+    return objects._replace(data=copies, projection=projected(fit, fitted))
 
 
-def drawn(fit: Fit, objects: Judged, law: NoiseLaw, rng: np.random.Generator) -> Dataset:
+def like_these(fit: Fit, objects: Judged, law: NoiseLaw, rng: np.random.Generator) -> Dataset:
     """A normal object in the place of each, with its errors and holes.
 
     Flux a G + noise: a from the population (the object's own where the prior is flat), the noise by the law
@@ -181,29 +179,23 @@ def drawn(fit: Fit, objects: Judged, law: NoiseLaw, rng: np.random.Generator) ->
     that did.
     """
     data = objects.data
-    observed = data.observed & fit.trained
     A = objects.projection.coefficients.astype(float)
     if not fit.flat_prior:
         root = _root(fit.population.covariance)
         A = fit.population.mean + rng.standard_normal(A.shape) @ root.T
-    ivar = np.where(observed, data.ivar.astype(float), 0.0) / data.unit**2
-    given = 1.0 / np.where(observed, ivar, 1.0)
-    noise = float(law.scale) ** 2 * (given + np.asarray(law.floor, float) ** 2)
-    eta, eps = float(law.inverse_df), float(law.contamination)
-    information = (1.0 - eps) * (1.0 + eta) / (1.0 + 3.0 * eta) / noise
+    given = _given(fit, objects)
+    noise, information = noise_of(given, law)
     of_basis = np.einsum("nk,mkl,nl->nm", A, fit.basis_covariance.astype(float), A, optimize=True)
-    member = objects.trained[:, None]
+    held_out = False if objects.held_out is None else objects.held_out
+    member = objects.trained[:, None] & ~np.asarray(held_out)
     share = np.where(member, np.sqrt(np.maximum(1.0 - information * of_basis, SMALLEST_SHARE)), 1.0)
     flux = A @ fit.basis
-    flux += np.sqrt(noise) * share * _core(rng, flux.shape, eta)
+    flux += np.sqrt(noise) * share * Core(float(law.inverse_df)).draw(rng, flux.shape)
     flux += np.where(member, 0.0, np.sqrt(of_basis) * rng.standard_normal(flux.shape))
-    bad = rng.random(flux.shape) < eps
+    bad = rng.random(flux.shape) < float(law.contamination)
     flux[bad] += float(law.width) * rng.standard_cauchy(int(bad.sum()))
+    ivar = np.where(data.observed & fit.trained, 1.0 / given, 0.0)
     return dataset(flux, ivar, grid=data.grid, dtype=str(fit.dtype), unit=data.unit)
-
-
-def _core(rng: np.random.Generator, shape: tuple[int, int], eta: float) -> Float[np.ndarray, "rows pixels"]:
-    return rng.standard_normal(shape) if eta < 1e-6 else rng.standard_t(1.0 / eta, shape)
 
 
 def _root(covariance: Float[np.ndarray, "rank rank"]) -> Float[np.ndarray, "rank rank"]:

@@ -1,0 +1,113 @@
+"""The search over all windows of an object, and what its best one is worth.
+
+The best of all windows is judged by what the best of a null object's windows is (a scan statistic: Glaz,
+Naus & Wallenstein 2001), by simulation, whose tail is extrapolated as a Poisson rate of clumps. The simulated
+objects have the fitted basis taken out, as the real ones have: what is as smooth as the basis shows less in
+the residuals.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import special
+
+from robusta_prob.scoring.calibration import REACH, Null
+from robusta_prob.scoring.core import Core
+from robusta_prob.scoring.predictive import SMALLEST_SHARE
+from robusta_prob.scoring.runs import best_windows, bounded, log_p_of_windows
+
+SIMULATED = 2**23  # cells of null objects, from which the search is calibrated,
+LEAST_ROWS, MOST_ROWS = 1000, 20_000  # and how many such objects
+
+
+class Search(NamedTuple):
+    """How often some window of a null object is as strange as this; see `log_p_of_best`."""
+
+    widths: tuple[int, ...]
+    level: Float[np.ndarray, " levels"]  # -log p of a window, rising
+    log_rate: Float[np.ndarray, " levels"]  # of clumps of such windows per pixel
+
+
+def log_p_of_best(
+    search: Search, log_p: Float[np.ndarray, " rows"], count: Float[np.ndarray, " rows"]
+) -> Float[np.ndarray, " rows"]:
+    """log P(the best of all windows of a null object with `count` pixels is at least that strange)."""
+    log_rate = np.log(np.maximum(count, 1)) + _extrapolated(-log_p, search.level, search.log_rate)
+    # log(1 - exp(-rate)), which is log(rate) far out
+    return np.where(log_rate < -20.0, log_rate, np.log(-np.expm1(-np.exp(np.minimum(log_rate, 6.0)))))
+
+
+def search_law(
+    null: Null,
+    widths: tuple[int, ...],
+    seen: Bool[np.ndarray, "objects pixels"],
+    taken: Float[np.ndarray, "rank pixels"] | None = None,
+) -> Search:
+    """Calibrate the search over all windows by simulated null objects with the holes of these.
+
+    Orthonormal rows `taken`, the fitted basis in units of the noise, are projected out.
+    """
+    n_pixels = seen.shape[1]
+    if not widths:
+        return Search(widths, np.zeros(1), np.full(1, np.nan))
+    rows = int(np.clip(SIMULATED // n_pixels, LEAST_ROWS, MOST_ROWS))
+    score = null_scores(null, rows, n_pixels, taken)
+    holes = seen[np.linspace(0, len(seen) - 1, rows).astype(int)]
+    best = np.asarray(
+        best_windows(jnp.asarray(np.where(holes, score, 0.0), jnp.float32), jnp.asarray(holes), widths)
+    )
+    level = np.sort(-log_p_of_windows(null, best, widths).min(0))
+    below = (np.arange(rows) + 0.5) / rows
+    at = np.searchsorted(below, np.linspace(0.005, 1.0 - 40.0 / rows, 100))
+    level, first = np.unique(level[at], return_index=True)
+    return Search(widths, level, np.log(-np.log(below[at][first]) / holes.sum(1).mean()))
+
+
+def null_scores(
+    null: Null,
+    rows: int,
+    length: int,
+    taken: Float[np.ndarray, "rank pixels"] | None = None,
+    seed: int = 0,
+) -> Float[np.ndarray, "rows length"]:
+    """Scores of simulated null objects: bad pixels in runs, the others correlated, as the null law says."""
+    rng = np.random.default_rng(seed)
+    normal = rng.standard_normal((rows, length))
+    if null.correlation:
+        spectrum = np.zeros(length)
+        lags = np.arange(1, min(len(null.correlation), length // 2) + 1)
+        spectrum[0], spectrum[lags], spectrum[-lags] = 1.0, *(2 * [null.correlation[: len(lags)]])
+        root = np.sqrt(np.maximum(np.fft.fft(spectrum).real, 0.0))
+        normal = np.fft.ifft(np.fft.fft(normal, axis=1) * root, axis=1).real
+        normal /= normal.std()
+    if taken is not None:
+        normal -= (normal @ taken.T) @ taken
+        normal /= np.sqrt(np.maximum(1.0 - (taken**2).sum(0), SMALLEST_SHARE))
+    core = normal
+    if not null.core.is_gaussian:
+        deviate = np.linspace(0.0, 9.0, 4000)
+        of_core = -Core(null.inverse_df).quantile(special.ndtr(-deviate))
+        core = np.sign(normal) * np.interp(np.abs(normal), deviate, of_core)
+    row, pixel = np.nonzero(rng.random(core.shape) < null.contamination * (1.0 - null.clumping))
+    value = rng.uniform(-REACH, REACH, len(row)) / null.scale
+    while len(row):
+        core[row, pixel] = value
+        on = (rng.random(len(row)) < null.clumping) & (pixel < length - 1)
+        row, pixel, value = row[on], pixel[on] + 1, value[on]
+    return bounded(core.astype(np.float32))
+
+
+def _extrapolated(
+    x: Float[np.ndarray, " rows"], level: Float[np.ndarray, " levels"], value: Float[np.ndarray, " levels"]
+) -> Float[np.ndarray, " rows"]:
+    """Interpolate, and go on beyond the ends as at the ends; in the tail by the slope of the last third."""
+    if not np.isfinite(value).all():
+        return np.full(np.shape(x), np.nan)
+    third = len(level) * 2 // 3
+    slope = min(-0.5, np.polyfit(level[third:], value[third:], 1)[0])
+    inside = np.interp(x, level, value)
+    return inside + slope * np.maximum(x - level[-1], 0.0) - np.minimum(x - level[0], 0.0)
