@@ -6,16 +6,9 @@ from scipy import stats
 
 import robusta_prob as rp
 from robusta_prob.scoring.calibration import Null
-from robusta_prob.scoring.correlation import with_correlation
-from robusta_prob.scoring.runs import (
-    best_windows,
-    bounded,
-    clumping,
-    log_p_of_best,
-    log_p_of_windows,
-    null_scores,
-    search_law,
-)
+from robusta_prob.scoring.correlation import clumping, with_correlation
+from robusta_prob.scoring.runs import best_windows, bounded, log_p_of_windows
+from robusta_prob.scoring.search import log_p_of_best, null_scores, search_law
 from robusta_prob.simulate import low_rank
 
 N, M, RANK = 600, 300, 3
