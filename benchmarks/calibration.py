@@ -168,13 +168,16 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore", rp.DataWarning)
     each, draws = (60, 1) if options.smoke else (OBJECTS, options.draws)
-    parts = {"bad-pixels": lambda: bad_pixels(each, draws)}
-    if not options.smoke:
-        parts["grid"] = lambda: grid(each, draws)
-    if options.data is not None:
-        parts["real"] = lambda: real(options.data)
+    if options.only == "real" and options.data is None:
+        parser.error("--only real needs --data FOLDER, or ROBUSTA_DATA, with the real spectra")
+    parts = {
+        "bad-pixels": lambda: bad_pixels(each, draws),
+        "grid": lambda: grid(each, draws),
+        "real": lambda: real(options.data),
+    }
+    usual = ["bad-pixels", "grid", "real"] if options.data else ["bad-pixels", "grid"]
     report = ["# Calibration of p-values", ""]
-    for name in (options.only,) if options.only else sorted(parts):
+    for name in [options.only] if options.only else usual:
         report += [*parts[name](), ""]
     if not options.smoke and not options.only:
         (HERE / "CALIBRATION.md").write_text("\n".join(report))
