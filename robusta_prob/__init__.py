@@ -8,7 +8,7 @@ scores = rp.surprise(fit, data)
 from importlib.metadata import PackageNotFoundError, version
 
 from robusta_prob import models, simulate
-from robusta_prob.data import Dataset, DataWarning, dataset, split
+from robusta_prob.data import Dataset, DataWarning, dataset
 from robusta_prob.diagnostics import to_arviz
 from robusta_prob.inference import anneal
 from robusta_prob.inference.chains import Chains, in_gauge_of, nuts
@@ -23,6 +23,7 @@ from robusta_prob.inference.uncertainty import Draw, posterior_draws, reconstruc
 from robusta_prob.io import read, write
 from robusta_prob.models.noise import Noise, NoiseLaw
 from robusta_prob.models.priors import Prior
+from robusta_prob.partition import split
 from robusta_prob.scoring.companions import Families, families
 from robusta_prob.scoring.completeness import recovery
 from robusta_prob.scoring.injection import Injected, inject

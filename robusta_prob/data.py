@@ -29,6 +29,12 @@ def warn_user(message: str) -> None:
     warnings.warn(message, DataWarning, stacklevel=level)
 
 
+def warn_of_contradictions(census: validate.Census) -> None:
+    """Say so, if there are any."""
+    if census.flux_not_finite or census.ivar_negative or census.ivar_not_finite:
+        warn_user(f"contradictory cells are treated as missing: {census}")
+
+
 @dataclass(frozen=True, eq=False)
 class Labels:
     """The host side of a `Dataset`. Compared by identity, so that JAX can carry it as static."""
@@ -41,6 +47,11 @@ class Labels:
     flux_name: str
     census: validate.Census
     n_observed: Int[np.ndarray, " objects"]
+
+    def take(self, index: Int[np.ndarray, " some"]) -> Labels:
+        """Those of some objects; the counts are left to whoever has the cells."""
+        columns = {name: validate.frozen(column[index]) for name, column in self.meta.items()}
+        return replace(self, ids=validate.frozen(self.ids[index]), meta=columns)
 
 
 @jax.tree_util.register_dataclass
@@ -122,16 +133,20 @@ class Dataset:
         index = np.arange(self.shape[0])[rows]
         if index.size == 0:
             raise ValueError(f"the selection is empty: it takes none of the {self.shape[0]} objects")
+        return self._rows(index, self.labels.take(index))
+
+    def _rows(self, index: Int[np.ndarray, " some"], labels: Labels) -> Dataset:
         flux, ivar = (validate.take_rows(leaf, index) for leaf in (self.flux, self.ivar))
-        n_observed, census = validate.count(ivar)
-        labels = replace(
-            self.labels,
-            ids=validate.frozen(self.ids[index]),
-            meta={name: validate.frozen(column[index]) for name, column in self.meta.items()},
-            census=census,
-            n_observed=n_observed,
-        )
-        return Dataset(flux, ivar, labels)
+        return Dataset(flux, ivar, labels).counted()
+
+    def load(self) -> Dataset:
+        """The same data in memory, where these are."""
+        return self
+
+    def counted(self) -> Dataset:
+        """With the census of what is there now; what contradicts itself was counted once, in the input."""
+        n_observed, census = validate.count(self.ivar)
+        return replace(self, labels=replace(self.labels, census=census, n_observed=n_observed))
 
     def hide(self, cells: Bool[np.ndarray, "objects pixels"]) -> Dataset:
         """The same objects with these cells missing, as a copy: to fit without them, and to judge by them.
@@ -146,9 +161,25 @@ class Dataset:
             raise TypeError(f"cells must be a boolean mask, True for what to hide; got dtype {cells.dtype}")
         if cells.shape != self.shape:
             raise ValueError(f"cells must have the shape of the data {self.shape}, got {cells.shape}")
-        flux, ivar = (validate.frozen(np.where(cells, 0, leaf)) for leaf in (self.flux, self.ivar))
-        n_observed, census = validate.count(ivar)
-        return Dataset(flux, ivar, replace(self.labels, census=census, n_observed=n_observed))
+        here = self.load()
+        flux, ivar = (validate.frozen(np.where(cells, 0, leaf)) for leaf in (here.flux, here.ivar))
+        return Dataset(flux, ivar, self.labels).counted()
+
+    def without(self, pixels: Bool[np.ndarray, " pixels"]) -> Dataset:
+        """All objects with these pixels missing; itself, where there are none."""
+        if not pixels.any():
+            return self
+        flux, ivar = (np.where(pixels, 0, leaf).astype(self.dtype) for leaf in (self.flux, self.ivar))
+        return Dataset(validate.frozen(flux), validate.frozen(ivar), self.labels).counted()
+
+    def count(self, pixels: Bool[np.ndarray, " pixels"]) -> Int[np.ndarray, " objects"]:
+        """How many of these pixels are observed, per object."""
+        if pixels.all():
+            return self.n_observed
+        counts = np.empty(self.shape[0], int)
+        for here, _, ivar in self.blocks(1024):
+            counts[here] = ((ivar > 0) & pixels)[: here.stop - here.start].sum(1)
+        return counts
 
     def blocks(
         self, rows: int, unit: float | None = None
@@ -168,11 +199,9 @@ class Dataset:
         return self._blocks(rows, self.unit if unit is None else validate.check_unit(unit))
 
     def _blocks(self, rows: int, unit: float) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-        n, m = self.shape
+        _, m = self.shape
         exponent = round(math.log2(self.unit) - math.log2(unit))
-        for start in range(0, n, rows):
-            here = slice(start, min(start + rows, n))
-            flux, ivar = self.flux[here], self.ivar[here]
+        for here, (flux, ivar) in self._pairs(rows):
             if exponent:
                 seen = ivar > 0
                 with np.errstate(over="ignore", under="ignore"):
@@ -182,6 +211,11 @@ class Dataset:
             if short:
                 flux, ivar = (np.concatenate([x, np.zeros((short, m), x.dtype)]) for x in (flux, ivar))
             yield here, flux, ivar
+
+    def _pairs(self, rows: int) -> Iterator[tuple[slice, tuple[np.ndarray, np.ndarray]]]:
+        n, _ = self.shape
+        for here in (slice(start, min(start + rows, n)) for start in range(0, n, rows)):
+            yield here, (self.flux[here], self.ivar[here])
 
 
 def dataset(
@@ -258,58 +292,12 @@ def dataset(
         weights = np.where(hidden, 0, weights)
     n, m = values.shape
     grid = validate.check_grid(np.arange(m) if grid is None else grid, m)
-    ids = validate.check_ids(validate.check_unmasked("ids", np.arange(n) if ids is None else ids), n)
-    columns = {
-        str(name): validate.check_column(str(name), column, n)
-        for name, column in ({} if meta is None else meta).items()
-    }
+    names, columns = validate.frozen(validate.check_ids(ids, n)), validate.check_columns(meta, n)
 
     unit = validate.choose_unit(values, weights) if unit is None else validate.check_unit(unit)
     values, weights, n_observed, census = validate.clean(values, weights, unit, np.dtype(dtype))
-    if census.flux_not_finite or census.ivar_negative or census.ivar_not_finite:
-        warn_user(f"contradictory cells are treated as missing: {census}")
+    warn_of_contradictions(census)
     flux_name = validate.label("flux", flux_unit) if flux_name is None else flux_name
     grid_name = grid_default if grid_name is None else grid_name
-    labels = Labels(grid, validate.frozen(ids), columns, unit, grid_name, flux_name, census, n_observed)
+    labels = Labels(grid, names, columns, unit, grid_name, flux_name, census, n_observed)
     return Dataset(values, weights, labels)
-
-
-def split(
-    data: Dataset, fraction: float = 0.5, *, seed: int = 0, group: str | Any = None
-) -> tuple[Dataset, Dataset]:
-    """Split the objects at random into two sets: `fraction` of them, and the rest.
-
-    Parameters
-    ----------
-    fraction : float
-        Share of the objects (of the groups, where `group` is given) in the first set, 0 < fraction < 1.
-    seed : int
-        The same seed gives the same split.
-    group : str or (N,) array, optional
-        A column of `data.meta`, or labels: objects of one group (repeat observations of one source)
-        never end up on both sides.
-
-    Raises
-    ------
-    ValueError
-        If a side would be empty.
-    KeyError
-        If `group` names no column.
-    """
-    n, _ = data.shape
-    if isinstance(group, str):
-        if group not in data.meta:
-            raise KeyError(f"group={group!r} is no column of the metadata; there are {sorted(data.meta)}")
-        group = data.meta[group]
-    labels = np.arange(n) if group is None else np.asarray(group)
-    if labels.shape != (n,):
-        raise ValueError(f"group must have one label per object ({n}), got shape {labels.shape}")
-    groups, member = np.unique(labels, return_inverse=True)
-    first = round(fraction * len(groups))
-    if not 0 < first < len(groups):
-        raise ValueError(
-            f"fraction={fraction} of {len(groups)} groups leaves one side empty; take another fraction"
-        )
-    chosen = np.zeros(len(groups), bool)
-    chosen[np.random.default_rng(seed).permutation(len(groups))[:first]] = True
-    return data.take(chosen[member]), data.take(~chosen[member])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
-_ROWS_AT_ONCE = 4096  # `clean` works in float64 on this many rows, so it never doubles the memory
+_ROWS_AT_ONCE = 4096  # `clean` works on this many rows, so it never doubles the memory
+_SMALLEST_FLOAT32_UNIT = 2.0**-100  # whose inverse float32 holds, with room for fluxes of other sizes
 _LARGEST_EXPONENT = 511  # the squares of 2**511 and 2**-511 are normal float64
 
 
@@ -110,16 +112,22 @@ def check_grid(grid: Any, m: int) -> Float[np.ndarray, " pixels"]:
     return frozen(coordinates)
 
 
-def check_column(name: str, column: Any, n: int) -> Shaped[np.ndarray, "objects ..."]:
-    """A frozen copy of `column`, if it has one entry for each of `n` objects."""
-    entries = check_unmasked(f"meta[{name!r}]", column)
-    if entries.shape[:1] != (n,):
-        raise ValueError(f"meta[{name!r}] must have one entry per object ({n}), got shape {entries.shape}")
-    return frozen(entries)
+def check_columns(meta: Mapping[str, Any] | None, n: int) -> dict[str, Shaped[np.ndarray, "objects ..."]]:
+    """Frozen copies of the columns, if each has one entry for each of `n` objects."""
+    columns = {}
+    for name, column in ({} if meta is None else meta).items():
+        entries = check_unmasked(f"meta[{str(name)!r}]", column)
+        if entries.shape[:1] != (n,):
+            raise ValueError(
+                f"meta[{str(name)!r}] must have one entry per object ({n}), got shape {entries.shape}"
+            )
+        columns[str(name)] = frozen(entries)
+    return columns
 
 
-def check_ids(ids: np.ndarray, n: int) -> np.ndarray:
-    """`ids`, with byte strings as text, if they are `n` unique integers or strings."""
+def check_ids(ids: Any, n: int) -> Shaped[np.ndarray, " objects"]:
+    """`ids`, bytes as text, if they are `n` unique integers or strings; 0..n-1 for None."""
+    ids = check_unmasked("ids", np.arange(n) if ids is None else ids)
     if ids.shape != (n,):
         raise ValueError(f"ids must have one entry per object, shape ({n},), got shape {ids.shape}")
     if ids.dtype.kind == "O" and all(isinstance(name, str) for name in ids):
@@ -150,10 +158,15 @@ def check_unit(unit: float) -> float:
     return unit
 
 
+def sampling(n: int) -> int:
+    """Of `n` rows every so many tell the typical flux."""
+    return max(1, n // _ROWS_AT_ONCE)
+
+
 def choose_unit(flux: np.ndarray, ivar: np.ndarray) -> float:
     """The power of two nearest to the typical size of an observed flux; 1 where there is none."""
-    step = max(1, len(flux) // _ROWS_AT_ONCE)
-    some, weight = np.asarray(flux[::step], float), np.asarray(ivar[::step], float)
+    rows = slice(None, None, sampling(len(flux)))
+    some, weight = np.asarray(flux[rows], float), np.asarray(ivar[rows], float)
     seen = np.isfinite(some) & np.isfinite(weight) & (weight > 0) & (some != 0)
     if not seen.any():
         return 1.0
@@ -177,23 +190,55 @@ def clean(
 ]:
     """Holes as zeros, everything in units of `unit`; observed cells per object, and what was found."""
     flux_out, ivar_out = aligned(flux.shape, dtype), aligned(flux.shape, dtype)
-    flux_odd = negative = ivar_odd = 0
+    odd = np.zeros(3, int)
     for start in range(0, len(flux), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
-        y, w = np.asarray(flux[rows], np.float64), np.asarray(ivar[rows], np.float64)
-        finite, weighted = np.isfinite(y), np.isfinite(w) & (w > 0)
-        flux_odd += int((~finite & weighted).sum())
-        negative += int((np.isfinite(w) & (w < 0)).sum())
-        ivar_odd += int((np.isinf(w) | (finite & np.isnan(w))).sum())
-        seen = finite & weighted
-        with np.errstate(over="ignore", under="ignore"):
-            flux_out[rows] = np.where(seen, y, 0.0) / unit
-            ivar_out[rows] = np.where(seen, w, 0.0) * unit**2
-        check_range(flux_out[rows], ivar_out[rows], seen, unit)
+        odd += contradictions(flux[rows], ivar[rows])
+        clean_into(flux_out[rows], ivar_out[rows], flux[rows], ivar[rows], unit)
     flux_out.flags.writeable = ivar_out.flags.writeable = False
     n_observed, census = count(ivar_out)
-    census = census._replace(flux_not_finite=flux_odd, ivar_negative=negative, ivar_not_finite=ivar_odd)
-    return flux_out, ivar_out, n_observed, census
+    return flux_out, ivar_out, n_observed, with_contradictions(census, odd)
+
+
+def contradictions(flux: np.ndarray, ivar: np.ndarray) -> Int[np.ndarray, " three"]:
+    """Cells with a non-finite flux under a positive ivar, with a negative and with a non-finite ivar."""
+    finite, weight_finite = np.isfinite(flux), np.isfinite(ivar)
+    return np.array(
+        [
+            np.count_nonzero(~finite & weight_finite & (ivar > 0)),
+            np.count_nonzero(weight_finite & (ivar < 0)),
+            np.count_nonzero(np.isinf(ivar) | (finite & np.isnan(ivar))),
+        ]
+    )
+
+
+def with_contradictions(census: Census, odd: Int[np.ndarray, " three"]) -> Census:
+    """The census with what `contradictions` counted."""
+    flux_odd, negative, ivar_odd = map(int, odd)
+    return census._replace(flux_not_finite=flux_odd, ivar_negative=negative, ivar_not_finite=ivar_odd)
+
+
+def clean_into(
+    flux_out: np.ndarray, ivar_out: np.ndarray, flux: np.ndarray, ivar: np.ndarray, unit: float
+) -> None:
+    """Write these rows in units of `unit`, holes as zeros."""
+    seen = np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0)
+    least = flux_out.dtype if _SMALLEST_FLOAT32_UNIT <= unit <= 1.0 / _SMALLEST_FLOAT32_UNIT else np.float64
+    y, w = (x.astype(np.result_type(x, least), copy=False) for x in (flux, ivar))
+    back, there = y.dtype.type(1.0 / unit), w.dtype.type(unit)  # a power of two: exact
+    with np.errstate(over="ignore", under="ignore"):
+        flux_out[...] = np.where(seen, y, y.dtype.type(0)) * back
+        ivar_out[...] = np.where(seen, w, w.dtype.type(0)) * there * there  # unit^2 alone may be too small
+    check_range(flux_out, ivar_out, seen, unit)
+
+
+def cleaned(
+    flux: np.ndarray, ivar: np.ndarray, unit: float, dtype: np.dtype
+) -> tuple[Float[np.ndarray, "rows pixels"], Float[np.ndarray, "rows pixels"]]:
+    """These rows alone, as `clean` has them."""
+    flux_out, ivar_out = aligned(flux.shape, dtype), aligned(flux.shape, dtype)
+    clean_into(flux_out, ivar_out, flux, ivar, unit)
+    return flux_out, ivar_out
 
 
 def check_range(flux: np.ndarray, ivar: np.ndarray, seen: np.ndarray, unit: float) -> None:
@@ -214,9 +259,14 @@ def count(ivar: Float[np.ndarray, "objects pixels"]) -> tuple[Int[np.ndarray, " 
         seen = ivar[rows] > 0
         n_observed[rows] = seen.sum(1)
         pixel_seen |= seen.any(0)
+    return frozen(n_observed), census_of(n_observed, pixel_seen)
+
+
+def census_of(n_observed: Int[np.ndarray, " objects"], pixel_seen: Bool[np.ndarray, " pixels"]) -> Census:
+    """The census of cells that do not contradict themselves."""
     observed, empty_objects, empty_pixels = (int(x.sum()) for x in (n_observed, n_observed == 0, ~pixel_seen))
-    census = Census(observed, ivar.size - observed, 0, 0, 0, empty_objects, empty_pixels)
-    return frozen(n_observed), census
+    missing = len(n_observed) * len(pixel_seen) - observed
+    return Census(observed, missing, 0, 0, 0, empty_objects, empty_pixels)
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

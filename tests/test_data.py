@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from robusta_prob import validate
-from robusta_prob.data import Dataset, DataWarning, dataset, split
+from robusta_prob.data import Dataset, DataWarning, dataset
+from robusta_prob.partition import split
 from robusta_prob.validate import check_ids
 
 BIG_ID = 1363284299777747584  # a Gaia source id; 32-bit JAX would make it 2009728

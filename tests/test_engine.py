@@ -15,6 +15,7 @@ from scipy import stats
 import robusta_prob as rp
 from robusta_prob.inference import em
 from robusta_prob.inference.anneal import TARGET
+from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.linalg import invert, pack, pair_count, solve, unpack
 from robusta_prob.inference.problem import Problem, chi2_quantile
 from robusta_prob.inference.settle import NOTHING
@@ -131,7 +132,7 @@ def test_gradient_of_log_density_vanishes_at_the_optimum():
 def _marginal_optimum(data, noise, passes=400):
     """The engine's own fixed point with a learned population, pass by pass."""
     problem = Problem.of(data, 2, noise, rp.Prior())
-    blocks = tuple(em.blocks_of(data, data.unit))
+    blocks = Blocks.of(data, data.unit)
     begun = warm(problem, _tight(data, 2, noise=noise, prior=rp.Prior.flat()), 0)
     state = begun.state_for(blocks)
     for epoch in range(passes):

@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import from its own room and from those above it. "" is robusta_prob/__init__.py.
 ROOMS = (
-    {"validate", "data"},
+    {"validate", "data", "stored", "partition"},
     {"io", "simulate"},
     {"models"},
     {"inference"},

@@ -12,11 +12,12 @@ import pytest
 
 import robusta_prob as rp
 from robusta_prob.inference import em
+from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.initialise import Start, wrapped
 from robusta_prob.inference.noise_step import Arrow, Bounds, _bounded, first_pace, noise_step
 from robusta_prob.inference.problem import Problem, precision
 from robusta_prob.inference.restart import restart
-from robusta_prob.inference.settle import gather, settle
+from robusta_prob.inference.settle import settle
 from robusta_prob.inference.start import compete, warm
 from robusta_prob.inference.sweep import _noise_sums, sweep
 from robusta_prob.models.noise import NoiseLaw, effective_ivar, log_density
@@ -254,15 +255,15 @@ def test_an_object_in_a_wrong_solution_is_begun_again():
     np.testing.assert_allclose(fit.coefficients / data.unit, here, atol=0.2)
     problem = Problem.of(data, 3, rp.Noise(), rp.Prior())
     with precision(np.dtype("float32")):
-        blocks = tuple(em.blocks_of(data, data.unit))
+        blocks = Blocks.of(data, data.unit)
         begun = warm(problem, fit, 0)._replace(coefficients=there)
         state = begun.state_for(blocks)
         for _ in range(5):
             state, _ = settle(problem, state, blocks)
-        stuck = gather([local.coefficients for local in state.local], blocks)
+        stuck = blocks.gather([local.coefficients for local in state.local])
         np.testing.assert_allclose(stuck[[5, 70]], there[[5, 70]], atol=0.2)
         state, moved = restart(problem, state, blocks)
-        found = gather([local.coefficients for local in state.local], blocks)
+        found = blocks.gather([local.coefficients for local in state.local])
         assert moved == 2
         np.testing.assert_allclose(found, here, atol=0.2)
         assert restart(problem, state, blocks)[1] == 0

@@ -11,6 +11,8 @@ import robusta_prob as rp
 from robusta_prob.scoring.calibration import REACH, Null, learn_null, log_tail, q_values
 from robusta_prob.simulate import low_rank, toy
 
+SOME = np.arange(60) % 2 == 0  # training objects of which a part is hidden: others teach those pixels
+
 
 @pytest.mark.parametrize("null", [Null(0.0, 1.0, 1e-4), Null(0.25, 0.9, 5e-3), Null(0.0, 1.2, 0.05)])
 @pytest.mark.parametrize("count", [20, 200])
@@ -213,8 +215,24 @@ def test_what_surprise_refuses():
         rp.surprise(data, data)
     with pytest.raises(ValueError, match=r"null\.scale must be 0 < scale < inf; got nan"):
         rp.surprise(fit, data, null=Null(0.0, math.nan, 0.01))
-    with pytest.raises(ValueError, match=r"cells must have the shape of the data \(80, 40\), got \(40,\)"):
-        rp.surprise(fit, data, held_out=np.zeros(40, bool))
+    hidden = np.zeros((80, 40), bool)
+    hidden[3, 5] = True
+    for held_out, error, match in (
+        (hidden[0], ValueError, r"held_out must have the shape of the data \(80, 40\), got \(40,\)"),
+        (hidden.astype(int), TypeError, "held_out must be boolean"),
+        (hidden, ValueError, "trained on cells that are said to be held out"),
+        (~np.zeros_like(hidden), ValueError, "no object has more than rank = 2 fitted pixels"),
+    ):
+        with pytest.raises(error, match=match):
+            rp.surprise(
+                fit, data, held_out=held_out, pixel=True, in_training=True if held_out.all() else None
+            )
+    with pytest.raises(ValueError, match="ask for them"):
+        rp.surprise(fit, data, held_out=hidden)
+    with pytest.raises(ValueError, match="give one of them"):
+        rp.surprise(fit, data, pixel=True, out={"z": np.empty((80, 40))})
+    with pytest.raises(TypeError, match="out must map"):
+        rp.surprise(fit, data, out=np.empty((80, 40)))
     with pytest.warns(rp.DataWarning, match="is it in the unit of the fit"):
         rp.project(fit, rp.dataset(data.flux * 1e3, data.ivar / 1e6))
     with pytest.raises(ValueError, match="replicates must be 0, or at least 50"):
@@ -226,25 +244,63 @@ def test_what_surprise_refuses():
 
 
 @pytest.mark.parametrize("trained", [True, False])
-def test_cells_that_were_held_out_are_judged_by_what_was_not_fitted_to_them(trained):
-    """15 pixels per coefficient: as if fitted, the hidden cells would look 1.24 times too noisy."""
-    data = low_rank(1000, 60, 4, seed=3).data.take(slice(0, 500) if trained else slice(500, 1000))
-    training = low_rank(1000, 60, 4, seed=3).data.take(slice(0, 500))
-    hidden = np.random.default_rng(0).random(data.shape) < 0.3
-    fit = rp.fit(data.hide(hidden) if trained else training, 4)
-    scores = rp.surprise(fit, data, held_out=hidden, pixel=True)
+def test_cells_that_were_held_out_are_judged_as_predictions(trained):
+    """The last third of every spectrum; few training objects, so that the basis is uncertain too."""
+    data = low_rank(3060, 60, 4, sigma=0.5, seed=3).data
+    training, others = data.take(slice(0, 60)), data.take(slice(60, None))
+    judged = training if trained else others
+    hidden = np.broadcast_to(np.arange(60) >= 40, judged.shape)
+    fit = rp.fit(training.hide(np.broadcast_to(np.arange(60) >= 40, training.shape) & (SOME[:, None])), 4)
+    hidden = hidden & SOME[:, None] if trained else hidden
+    scores = rp.surprise(fit, judged, held_out=hidden, pixel=True)
     assert scores.object.in_training.all() == trained
-    assert scores.pixel.z[hidden].std() == pytest.approx(1.0, abs=0.035)  # 9000 cells, and the basis
-    assert scores.pixel.z[~hidden].std() == pytest.approx(1.0, abs=0.035)
-    assert stats.kstest(scores.object.p_value, "uniform").pvalue > 1e-3
+    z = scores.pixel.z[hidden]
+    assert z.std() == pytest.approx(1.0, abs=0.1 if trained else 0.05)
+    as_fitted = rp.surprise(fit, judged, rp.project(fit, judged.hide(hidden)), pixel=True)
+    assert as_fitted.pixel.z[hidden].std() > 1.08 * z.std()
+    hidden_away = rp.surprise(fit, judged.hide(hidden))
+    np.testing.assert_array_equal(scores.object.p_value, hidden_away.object.p_value)
+    np.testing.assert_array_equal(scores.object.p_run, hidden_away.object.p_run)
+    garbage = rp.dataset(np.where(hidden, 1e3, judged.flux * judged.unit), judged.ivar / judged.unit**2)
+    other = rp.surprise(fit, garbage, held_out=hidden, pixel=True, in_training=trained)
+    np.testing.assert_array_equal(other.object.p_value, scores.object.p_value)
+    assert np.nanmin(other.pixel.z[hidden]) > 100.0
 
 
-def test_progress_is_told_object_by_object():
-    survey = low_rank(80, 40, 2, missing=0.1, seed=0)
+def test_the_variance_of_a_held_out_cell_is_that_of_a_prediction():
+    """Densely: v + g Cov(a) g + a Cov(g) a."""
+    data = low_rank(120, 30, 3, sigma=0.5, seed=1).data
+    fit = rp.fit(data.take(slice(0, 40)), 3, noise=rp.Noise(math.inf, 1.0, 0.0))
+    new, hidden = data.take(slice(40, None)), np.zeros((80, 30), bool)
+    hidden[:, 5:15] = True
+    own = rp.project(fit, new.hide(hidden))
+    z = rp.surprise(fit, new, own, held_out=hidden, pixel=True).pixel.z
+    A, V, G = own.coefficients, own.covariance, fit.basis
+    of_basis = np.einsum("nk,mkl,nl->nm", A / fit.unit, fit.basis_covariance, A / fit.unit) * fit.unit**2
+    noise = fit.noise.scale**2 * (new.unit**2 / new.ivar + fit.noise.floor**2)  # learned, here as well
+    variance = noise + np.einsum("km,nkl,lm->nm", G, V, G) + of_basis
+    expected = (new.flux * new.unit - A @ G) / np.sqrt(variance)
+    np.testing.assert_allclose(z[hidden], expected[hidden], rtol=2e-3, atol=1e-3)
+
+
+def test_progress_is_told_block_by_block(monkeypatch):
+    monkeypatch.setattr("robusta_prob.inference.blocks.BATCH_ROWS", 128)
+    data = low_rank(300, 60, 3, seed=0).data
     told = []
-    rp.surprise(rp.fit(survey.data, 2), survey.data, callback=told.append)
-    assert {line.what for line in told} == {"project", "score"}
-    assert all(told[-1][:2] == (80, 80) == line[:2] for line in told if line.done == line.total)
+    rp.surprise(rp.fit(data.take(slice(0, 128)), 3), data, callback=told.append)
+    assert list(dict.fromkeys(line.what for line in told)) == ["project", "score"]
+    for what in ("project", "score"):
+        assert [line.done for line in told if line.what == what] == [128, 256, 300]
+    assert {line.total for line in told} == {300}
+
+
+def test_windows_that_are_nowhere_observed_have_no_probability():
+    survey = low_rank(80, 60, 2, seed=0)
+    ivar = np.where(np.arange(60) % 3, 0.0, survey.data.ivar / survey.data.unit**2)
+    data = rp.dataset(survey.data.flux * survey.data.unit, ivar)
+    o = rp.surprise(rp.fit(data, 2), data, windows=[8]).object
+    assert np.isnan(o.p_run).all() and not np.isnan(o.p_value).any()
+    np.testing.assert_array_equal(o.q_any, o.q_value)  # of one test alone
 
 
 def test_spectra_too_short_for_runs_have_none():

@@ -15,7 +15,7 @@ from numpyro.infer import MCMC, NUTS, init_to_value
 from robusta_prob.data import Dataset
 from robusta_prob.inference.checks import check_types, seed_of
 from robusta_prob.inference.guides import Program, whitened
-from robusta_prob.inference.isolate import tamed, without
+from robusta_prob.inference.isolate import tamed
 from robusta_prob.inference.problem import precision
 from robusta_prob.inference.projection import check_same_pixels, project
 from robusta_prob.inference.results import Fit, fingerprints
@@ -114,7 +114,7 @@ def nuts(
             f"{fit.rank} need {size / 2**30:.1f} GiB: NUTS is a reference for small problems, take a part, "
             "data.take(rows), or fewer samples"
         )
-    unit, seen = data.unit, without(tamed(data), ~fit.trained)
+    unit, seen = data.unit, tamed(data).without(~fit.trained)
     noise = (noise or fit.config["noise"]).validated()
     if isinstance(noise.floor, float | int):  # given in the user's unit
         noise = noise._replace(floor=noise.floor / unit)

@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from robusta_prob.data import Dataset
 from robusta_prob.inference.anneal import FAR, Robustness, Schedule
+from robusta_prob.inference.blocks import BATCH_ROWS
 from robusta_prob.inference.guides import SHARED
 from robusta_prob.inference.sweep import BLOCK
 from robusta_prob.models.noise import Noise
@@ -121,7 +122,7 @@ def check_learnable(data: Dataset, rank: Any, noise: Noise) -> None:
             f"rank must be between 1 and {min(objects - 1, pixels)} for {objects} objects "
             f"and {pixels} pixels with data, got {rank}"
         )
-    if not np.any(data.flux):
+    if not any(flux.any() for _, flux, _ in data.blocks(BATCH_ROWS)):
         raise ValueError("every observed flux is zero: there is nothing to learn")
     spare = census.observed - rank * (objects + pixels - rank) - (pixels if noise.floor == "pixel" else 0)
     if (noise.scale is None or noise.floor == "pixel") and spare < SPARE_CELLS:

@@ -16,7 +16,7 @@ from numpyro import handlers
 from robusta_prob.data import Dataset
 from robusta_prob.inference.chains import LAW, Chains
 from robusta_prob.inference.checks import seed_of
-from robusta_prob.inference.isolate import tamed, without
+from robusta_prob.inference.isolate import tamed
 from robusta_prob.inference.local import bare
 from robusta_prob.inference.marginal import nodes, object_log_density
 from robusta_prob.inference.problem import precision
@@ -141,7 +141,7 @@ def check_program(chains: Chains, data: Dataset) -> None:
         If cells or coefficients have another density there than `rp.models.rhmf` gives them.
     """
     first = {name: x[0, 0] for name, x in _raw(chains).items()}
-    fit, unit, seen = chains.fit, data.unit, without(tamed(data), ~chains.fit.trained)
+    fit, unit, seen = chains.fit, data.unit, tamed(data).without(~chains.fit.trained)
     same = all(name in first for name in LAW)
     if same:
         with precision(fit.dtype):
@@ -177,7 +177,7 @@ def evaluate(
     ValueError
         If no cell is observed at a pixel that the fit knows.
     """
-    seen, unit, dtype = without(tamed(draws.data), ~fit.trained), draws.data.unit, fit.dtype
+    seen, unit, dtype = tamed(draws.data).without(~fit.trained), draws.data.unit, fit.dtype
     used = seen.observed
     some, count = used.any(1), used.sum(1)
     if not some.any():

@@ -1,11 +1,11 @@
 """The closed-form engine: E-step weights, exact coefficients, exact basis, one Fisher step of the noise law.
 
-`init -> State`, `step(State, batch) -> (State, Info)`: a batch is a tuple of blocks, all for a full pass.
+`init -> State`, `step(State, blocks) -> (State, Info)`: `inference.blocks` are gone through once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
@@ -14,13 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from robusta_prob.data import Dataset
 from robusta_prob.inference.accelerate import Leaps, carried, leap, no_leap, no_leaps
-from robusta_prob.inference.isolate import within_reach
+from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.linalg import congruence, invert, pack, pair_count, solve, unpack
 from robusta_prob.inference.noise_step import Pace, first_pace, noise_step
 from robusta_prob.inference.sweep import (
-    BLOCK,
     Globals,
     Local,
     PerObject,
@@ -29,16 +27,6 @@ from robusta_prob.inference.sweep import (
     Statistics,
     sweep,
 )
-
-BATCH_ROWS = 1024  # objects handed to one compiled call
-
-
-class Block(NamedTuple):
-    """Consecutive objects, padded to a fixed shape with missing ones."""
-
-    flux: Float[Array, "rows pixels"]
-    ivar: Float[Array, "rows pixels"]
-    rows: int  # real objects
 
 
 class Learn(NamedTuple):
@@ -99,32 +87,6 @@ class Info(NamedTuple):
     objects: tuple[PerObject, ...]
 
 
-def blocks_of(
-    data: Dataset, unit: float, rows: int | None = None, dtype: np.dtype | None = None
-) -> Iterator[Block]:
-    """The data set as device blocks in units of `unit`; in memory they share the data set's buffers."""
-    dtype = dtype or data.dtype
-    for here, flux, ivar in data.blocks(rows or rows_per_batch(data), unit):
-        flux, ivar = within_reach(flux.astype(dtype, copy=False), ivar.astype(dtype, copy=False))
-        yield Block(jax.device_put(flux), jax.device_put(ivar), here.stop - here.start)
-
-
-def rows_per_batch(data: Dataset) -> int:
-    """Objects per compiled call: `BATCH_ROWS`, or a small data set rounded up to whole blocks."""
-    return min(BATCH_ROWS, -(-data.shape[0] // BLOCK) * BLOCK)
-
-
-def dealt(values: Float[np.ndarray, "objects *rest"], blocks: Iterable[Block]) -> list[np.ndarray]:
-    """One row per object dealt out to the blocks, padded with zeros."""
-    parts, start = [], 0
-    for block in blocks:
-        part = np.zeros((len(block.flux), *values.shape[1:]), block.flux.dtype)
-        part[: block.rows] = values[start : start + block.rows]
-        parts.append(part)
-        start += block.rows
-    return parts
-
-
 def population_of(
     mean: Float[np.ndarray, " rank"], covariance: Float[np.ndarray, "rank rank"], dtype: np.dtype
 ) -> Population:
@@ -156,18 +118,18 @@ def init(shared: Globals, coefficients: Iterable[Float[np.ndarray, "rows rank"]]
 
 def step(
     state: State,
-    batch: Iterable[Block],
+    blocks: Blocks,
     settings: Settings,
     learn: Learn,
     *,
     marginal: bool,
 ) -> tuple[State, Info]:
-    """One pass over the batch, then one update of everything shared; a jump that lowered F is taken back."""
-    blocks, past = tuple(batch), state.past
+    """One pass over the blocks, then one update of everything shared; a jump that lowered F is taken back."""
+    past = state.past
     memory = _no_memory(state.shared) if past is None else past.memory
     local, total, objects, height = _pass(state, blocks, settings, marginal)
     # judged once the coefficients have followed: along slow directions F falls until they do
-    slack = _slack(blocks, learn)
+    slack = _slack(state.shared, sum(blocks.rows), learn)
     if past is not None and memory.leaps.seen > 1 and not height >= past.height - slack:
         forgotten = _no_memory(state.shared)._replace(pace=memory.pace)
         shared, memory, _ = update(past.shared, past.statistics, forgotten, settings, learn)
@@ -184,12 +146,14 @@ def _no_memory(shared: Globals) -> Memory:
 
 
 def _pass(
-    state: State, blocks: tuple[Block, ...], settings: Settings, marginal: bool
+    state: State, blocks: Blocks, settings: Settings, marginal: bool
 ) -> tuple[tuple[Local, ...], Statistics, tuple[PerObject, ...], float]:
     """The sweep over all blocks, its sums added up; F at the new coefficients, at least."""
     total: Statistics | None = None
     local, objects = [], []
     for block, old in zip(blocks, state.local, strict=True):
+        if total is not None and not blocks.at_hand:  # else blocks are read faster than they are used
+            jax.block_until_ready(total)
         new, statistics, seen = sweep(
             block.flux, block.ivar, old, block.rows, state.shared, settings, marginal=marginal
         )
@@ -198,17 +162,17 @@ def _pass(
         objects.append(seen)
     assert total is not None
     height = sum(
-        float((np.asarray(seen.bound, float) + np.asarray(seen.gain, float))[: block.rows].sum())
-        for seen, block in zip(objects, blocks, strict=True)
+        float((np.asarray(seen.bound, float) + np.asarray(seen.gain, float))[:rows].sum())
+        for seen, rows in zip(objects, blocks.rows, strict=True)
     )
     return tuple(local), total, tuple(objects), height
 
 
-def _slack(blocks: tuple[Block, ...], learn: Learn) -> float:
+def _slack(shared: Globals, objects: int, learn: Learn) -> float:
     """How far F may fall and count as rising: by rounding, or more where its noise law moves on its own."""
-    cells, dtype = sum(block.rows * block.flux.shape[1] for block in blocks), blocks[0].flux.dtype
-    rounding = 10.0 * float(jnp.finfo(dtype).eps)
-    return max(rounding, 1e-6 if learn.any_noise or learn.population else 0.0) * cells
+    rounding = 10.0 * float(jnp.finfo(shared.basis.dtype).eps)
+    least = max(rounding, 1e-6 if learn.any_noise or learn.population else 0.0)
+    return least * objects * shared.basis.shape[1]
 
 
 _add = jax.jit(partial(jax.tree.map, jnp.add))

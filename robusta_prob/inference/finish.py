@@ -13,12 +13,13 @@ from jaxtyping import Float
 from robusta_prob.data import Dataset
 from robusta_prob.inference import em
 from robusta_prob.inference.anneal import TARGET
+from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.isolate import tamed
 from robusta_prob.inference.iterate import ADVICE, Epoch, Run, Status, iterate
 from robusta_prob.inference.linalg import invert, pack, unpack
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.results import Fit, PopulationLaw, fingerprints
-from robusta_prob.inference.settle import NOTHING, covariances, gather, settle
+from robusta_prob.inference.settle import NOTHING, covariances, settle
 from robusta_prob.inference.start import Begun
 from robusta_prob.inference.sweep import Globals, Statistics
 from robusta_prob.models.gauge import fix_gauge, near_equal
@@ -40,7 +41,7 @@ NOISE_REST = 1e-2  # `iterate` asks the noise law to move by less than a tenth o
 def finish(
     problem: Problem,
     run: Run,
-    blocks: Sequence[em.Block],
+    blocks: Blocks,
     whole: Dataset,
     begun: Begun,
     config: Mapping[str, Any],
@@ -61,7 +62,7 @@ def finish(
         raise FloatingPointError(f"the fit did not stay finite; {ADVICE}")
     data, rank, unit = problem.data, problem.rank, problem.data.unit
     state, info = settle(problem, run.state, blocks)
-    A = gather([local.coefficients for local in state.local], blocks).astype(float)
+    A = blocks.gather([local.coefficients for local in state.local]).astype(float)
     population = _moments(state, info.statistics)
     information = _information(problem, state, blocks)
     packed, last = covariances(problem, state, blocks, information)
@@ -86,7 +87,7 @@ def finish(
     output = data.dtype if moderate else np.dtype(float)
     spread = np.moveaxis(unpack(packed.T.astype(float), rank), -1, 0)
     if problem.prior.is_flat:  # without a prior, fewer cells than coefficients determine nothing
-        spread[data.observed.sum(1) < rank] = np.nan
+        spread[data.n_observed < rank] = np.nan
     objects = data.shape[0] - data.census.empty_objects
     all_notes = [
         *notes,
@@ -119,7 +120,7 @@ def finish(
     )
 
 
-def _information(problem: Problem, state: em.State, blocks: Sequence[em.Block]) -> float:
+def _information(problem: Problem, state: em.State, blocks: Blocks) -> float:
     """`em.information` of the residuals, which are those after so many parameters were fitted."""
     # from the residuals alone: under a threshold the naive Cov(a) is many times too large
     points = tuple(x._replace(covariance=jnp.zeros_like(x.covariance)) for x in state.local)
@@ -165,7 +166,7 @@ def _learn_noise(
 ) -> tuple[NoiseLaw, Status]:
     """The noise law of the residuals, at fixed basis and coefficients, on a random part of the objects."""
     data = problem.data
-    rows = np.flatnonzero(data.observed.any(1))
+    rows = np.flatnonzero(data.n_observed > 0)
     rows = np.sort(
         np.random.default_rng([seed, 1]).permutation(rows)[: max(NOISE_CELLS // data.shape[1], 256)]
     )
@@ -179,8 +180,8 @@ def _learn_noise(
         loss=free.first_law(residual, np.asarray(part.ivar)),
         population=free.population(population.mean, population.covariance),
     )
-    blocks = tuple(em.blocks_of(part, data.unit))
-    first = em.init(shared, em.dealt(A[rows], blocks))
+    blocks = Blocks.of(part, data.unit)
+    first = em.init(shared, blocks.deal(A[rows], data.dtype))
 
     def step(now: em.State, epoch: int) -> tuple[em.State, em.Info, Epoch]:
         new, info, line = free.step(

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from robusta_prob.data import Dataset
 from robusta_prob.inference import anneal, checks, em, isolate, variational
+from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.finish import finish
 from robusta_prob.inference.guides import Program
 from robusta_prob.inference.initialise import STARTS
@@ -18,7 +19,7 @@ from robusta_prob.inference.problem import Problem, precision
 from robusta_prob.inference.request import Plan, Request
 from robusta_prob.inference.restart import restart
 from robusta_prob.inference.results import Fit
-from robusta_prob.inference.settle import gather, settle
+from robusta_prob.inference.settle import settle
 from robusta_prob.inference.start import Begun, compete, warm
 from robusta_prob.models import rhmf
 from robusta_prob.models.noise import Noise
@@ -170,12 +171,12 @@ def fit(
 
     with precision(data.dtype):
         for round_ in range(ISOLATIONS + 1):
-            problem = Problem.of(isolate.without(data, isolated), rank, noise, prior)
-            blocks = tuple(em.blocks_of(problem.data, data.unit, None if plan else batch_rows))
+            problem = Problem.of(data.without(isolated), rank, noise, prior)
+            blocks = Blocks.of(problem.data, data.unit, None if plan else batch_rows)
             solved = _solve(problem, blocks, request, len(history), lambda state: bool(alone_in(state).any()))
             history += solved.run.history
             state, alone = solved.run.state, alone_in(solved.run.state)
-            coefficients = gather([local.coefficients for local in state.local], blocks)
+            coefficients = blocks.gather([local.coefficients for local in state.local])
             back = isolate.predicted(data, coefficients, isolated)
             if not (alone | back).any() or round_ == ISOLATIONS or len(history) >= max_epochs:
                 break
@@ -214,7 +215,7 @@ def fit(
 
 def _solve(
     problem: Problem,
-    blocks: tuple[em.Block, ...],
+    blocks: Blocks,
     request: Request,
     spent: int,
     interrupt: Callable[[em.State], bool],
@@ -246,7 +247,7 @@ def _solve(
     return again._replace(run=again.run._replace(history=[*solved.run.history, *again.run.history]))
 
 
-def _state_of(problem: Problem, begun: Begun, blocks: tuple[em.Block, ...], *, exact: bool) -> em.State:
+def _state_of(problem: Problem, begun: Begun, blocks: Blocks, *, exact: bool) -> em.State:
     """All objects' coefficients at the shared values; `exact`: nothing shared moves before they fit those."""
     state = begun.state_for(blocks)
     if len(begun.coefficients) == 1:
@@ -258,7 +259,7 @@ def _iterate(
     problem: Problem,
     begun: Begun,
     state: em.State,
-    blocks: tuple[em.Block, ...],
+    blocks: Blocks,
     request: Request,
     spent: int,
     interrupt: Callable[[em.State], bool],

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from robusta_prob.data import Dataset
-from robusta_prob.validate import count, frozen
+from robusta_prob.validate import frozen
 
 ALONE = 0.8  # leverage: a line sampled at Nyquist's rate leaves a third of its component to other pixels
 PIXELS_PER_RANK = 5  # with fewer, even honest pixels come near a leverage of 1
@@ -40,19 +40,10 @@ def within_reach(
 
 
 def tamed(data: Dataset) -> Dataset:
-    """The data set `within_reach`; itself, where it is so already."""
+    """The data set in memory and `within_reach`; itself, where it is so already."""
+    data = data.load()
     flux, ivar = within_reach(np.asarray(data.flux), np.asarray(data.ivar))
     return data if flux is data.flux else replace(data, flux=frozen(flux), ivar=frozen(ivar))
-
-
-def without(data: Dataset, pixels: Bool[np.ndarray, " pixels"]) -> Dataset:
-    """The data set with these pixels missing; itself, where there are none."""
-    if not pixels.any():
-        return data
-    ivar = frozen(np.where(pixels, 0.0, data.ivar).astype(data.dtype))
-    n_observed, census = count(ivar)
-    flux = frozen(np.where(pixels, 0.0, data.flux).astype(data.dtype))
-    return Dataset(flux, ivar, replace(data.labels, n_observed=n_observed, census=census))
 
 
 def out_of_proportion(data: Dataset) -> Bool[np.ndarray, " pixels"]:
@@ -86,8 +77,11 @@ def predicted(
     weights; it follows if the typical residual is within `FOLLOWS` errors.
     """
     A, honest = np.asarray(coefficients, float), np.zeros_like(pixels)
-    for j in np.flatnonzero(pixels):
-        y, ivar = np.asarray(data.flux[:, j], float), np.asarray(data.ivar[:, j], float)
+    columns = np.flatnonzero(pixels)
+    if not columns.size:
+        return honest
+    Y, W = np.asarray(data.flux[:, columns], float), np.asarray(data.ivar[:, columns], float)
+    for j, y, ivar in zip(columns, Y.T, W.T, strict=True):
         seen, weight = ivar > 0, ivar
         if seen.sum() <= 2 * A.shape[1]:
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from robusta_prob.data import Dataset
 from robusta_prob.inference import em
 from robusta_prob.inference.anneal import Robustness
+from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.iterate import Epoch
 from robusta_prob.inference.linalg import pair_count
 from robusta_prob.inference.sweep import Globals, Population, Settings
@@ -121,7 +122,7 @@ class Problem(NamedTuple):
     def step(
         self,
         state: em.State,
-        blocks: Iterable[em.Block],
+        blocks: Blocks,
         robustness: Robustness,
         epoch: int,
         stage: str,

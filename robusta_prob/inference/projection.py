@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
 from robusta_prob.data import Dataset, warn_user
 from robusta_prob.inference import em
 from robusta_prob.inference.anneal import FULL
+from robusta_prob.inference.blocks import BATCH_ROWS, Blocks
 from robusta_prob.inference.linalg import unpack
 from robusta_prob.inference.problem import Problem, precision
 from robusta_prob.inference.progress import Rows
 from robusta_prob.inference.results import Fit, Projection
-from robusta_prob.inference.settle import NOTHING, covariances, gather, settle
+from robusta_prob.inference.settle import NOTHING, covariances, settle
 from robusta_prob.inference.sweep import Globals
 from robusta_prob.models.noise import Noise, robust_weight
 from robusta_prob.models.priors import Prior
@@ -82,20 +82,20 @@ def projected(
         shared = _shared(fit, problem)
         start = np.asarray(fit.population.mean / unit)
         means, spreads, done = [], [], 0
-        for block in em.blocks_of(data, unit, batch_rows, fit.dtype):
-            one = (_masked(fit, block),)
-            state = em.init(shared, [np.tile(start, (len(block.flux), 1))])
+        blocks = Blocks.of(data, unit, batch_rows, fit.dtype, known=fit.trained, at_hand=False)
+        for one in blocks.one_by_one():
+            state = em.init(shared, [np.tile(start, (one.size, 1))])
             state, _ = settle(problem, state, one, FULL, ANNEALED_PASSES)
             state, _ = settle(problem, state, one)
             packed, _ = covariances(problem, state, one, fit.information)
-            means.append(gather([state.local[0].coefficients], one))
+            means.append(one.gather([state.local[0].coefficients]))
             spreads.append(np.moveaxis(unpack(packed.T, fit.rank), -1, 0))
             done += len(spreads[-1])
             if callback is not None:
                 callback(Rows(done, data.shape[0], "project"))
     covariance = np.concatenate(spreads).astype(float)
     if fit.flat_prior:  # without a prior, fewer cells than coefficients determine nothing
-        covariance[(data.observed & fit.trained).sum(1) < fit.rank] = np.nan
+        covariance[data.count(fit.trained) < fit.rank] = np.nan
     output = fit.coefficient_covariance.dtype
     return Projection(
         frozen((np.concatenate(means).astype(float) * unit).astype(output)),
@@ -128,7 +128,7 @@ def reconstruct(
     A = (fit if objects is None else objects).coefficients
     A = A if rows is None else A[rows]
     basis = np.where(fit.trained, fit.basis, np.nan).astype(fit.dtype)
-    slices = (slice(start, start + em.BATCH_ROWS) for start in range(0, len(A), em.BATCH_ROWS))
+    slices = (slice(start, start + BATCH_ROWS) for start in range(0, len(A), BATCH_ROWS))
     return collect(((here, A[here] @ basis) for here in slices), (len(A), basis.shape[1]), A.dtype, out)
 
 
@@ -204,7 +204,7 @@ def evaluate(
     A = A[rows] if projection is not None and rows is not None else A
 
     def blocks() -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-        for here, flux, ivar in part.blocks(em.BATCH_ROWS, fit.unit):
+        for here, flux, ivar in part.blocks(BATCH_ROWS, fit.unit):
             size = here.stop - here.start
             ivar = np.where(fit.trained, ivar[:size], 0).astype(fit.dtype)
             model = (A[here] / fit.unit).astype(fit.dtype) @ fit.basis
@@ -256,15 +256,6 @@ def _fixed_problem(fit: Fit, data: Dataset) -> Problem:
 def _shared(fit: Fit, problem: Problem) -> Globals:
     population = problem.population(fit.population.mean / fit.unit, fit.population.covariance / fit.unit**2)
     return problem.shared(fit.basis, problem.law(fit.loss.in_unit(fit.unit)), population)
-
-
-def _masked(fit: Fit, block: em.Block) -> em.Block:
-    """Without the pixels that the fit does not know."""
-    return (
-        block
-        if fit.trained.all()
-        else block._replace(ivar=block.ivar * jnp.asarray(fit.trained, block.ivar.dtype))
-    )
 
 
 def collect(

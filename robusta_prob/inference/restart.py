@@ -6,16 +6,15 @@ and others that explain what hit it. The basis is the same for both, so the obje
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 from robusta_prob.inference import em
 from robusta_prob.inference.anneal import FULL, TARGET
+from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.problem import Problem
-from robusta_prob.inference.settle import NOTHING, gather, settle
+from robusta_prob.inference.settle import NOTHING, settle
 from robusta_prob.inference.sweep import Local
 
 SUSPICIOUS = 0.8  # objects whose mean robust weight is below this share of the median
@@ -23,7 +22,7 @@ ANNEALED_PASSES = 12
 GAIN = 3.0  # nats by which the new solution must be better
 
 
-def restart(problem: Problem, state: em.State, blocks: Sequence[em.Block]) -> tuple[em.State, int]:
+def restart(problem: Problem, state: em.State, blocks: Blocks) -> tuple[em.State, int]:
     """The state with the better of two solutions for every suspicious object, and how many moved.
 
     The second solution begins at the population's mean with full robustness; no object's bound falls.
@@ -32,13 +31,13 @@ def restart(problem: Problem, state: em.State, blocks: Sequence[em.Block]) -> tu
     rows = _suspicious(problem, info, blocks)
     if not len(rows):
         return state, 0
-    part = problem._replace(data=problem.data.take(rows))
-    few = tuple(em.blocks_of(part.data, part.data.unit, len(blocks[0].flux)))  # the shape that is compiled
+    part = problem._replace(data=problem.data.take(rows).load())
+    few = Blocks.of(part.data, part.data.unit, blocks.size)  # the shape that is compiled
     present = _gathered(state, blocks)
-    old = em.init(state.shared, em.dealt(present["coefficients"][rows], few))
+    old = em.init(state.shared, few.deal(present["coefficients"][rows], problem.dtype))
     mean = np.asarray(state.shared.population.mean)
     middle = np.median(present["coefficients"], axis=0) if problem.prior.is_flat else mean
-    new = em.init(state.shared, em.dealt(np.tile(middle, (len(rows), 1)), few))
+    new = em.init(state.shared, few.deal(np.tile(middle, (len(rows), 1)), problem.dtype))
     new, _ = settle(part, new, few, FULL, ANNEALED_PASSES)
     (old, old_bound), (new, new_bound) = (_settled(part, x, few) for x in (old, new))
     better = new_bound > old_bound + GAIN
@@ -47,25 +46,25 @@ def restart(problem: Problem, state: em.State, blocks: Sequence[em.Block]) -> tu
     found = _gathered(new, few)
     for name, values in present.items():
         values[rows[better]] = found[name][better]
-    columns = zip(*(em.dealt(present[name], blocks) for name in Local._fields), strict=True)
+    columns = zip(*(blocks.deal(present[name], problem.dtype) for name in Local._fields), strict=True)
     return em.State(state.shared, tuple(Local(*map(jnp.asarray, x)) for x in columns)), int(better.sum())
 
 
-def _gathered(state: em.State, blocks: Sequence[em.Block]) -> dict[str, np.ndarray]:
+def _gathered(state: em.State, blocks: Blocks) -> dict[str, np.ndarray]:
     """What each object has of its own, over all blocks, by name."""
-    return {name: gather([getattr(local, name) for local in state.local], blocks) for name in Local._fields}
+    return {name: blocks.gather([getattr(local, name) for local in state.local]) for name in Local._fields}
 
 
-def _suspicious(problem: Problem, info: em.Info, blocks: Sequence[em.Block]) -> Int[np.ndarray, " rows"]:
-    weight = gather([objects.weight for objects in info.objects], blocks)
-    seen = problem.data.observed.any(1)
+def _suspicious(problem: Problem, info: em.Info, blocks: Blocks) -> Int[np.ndarray, " rows"]:
+    weight = blocks.gather([objects.weight for objects in info.objects])
+    seen = problem.data.n_observed > 0
     return np.flatnonzero(seen & (weight < SUSPICIOUS * np.median(weight[seen])))
 
 
 def _settled(
-    problem: Problem, state: em.State, blocks: Sequence[em.Block]
+    problem: Problem, state: em.State, blocks: Blocks
 ) -> tuple[em.State, Float[np.ndarray, " rows"]]:
     """The state at rest, and every object's share of F there."""
     state, _ = settle(problem, state, blocks)
     state, info, _ = problem.step(state, blocks, TARGET, 0, "restart", NOTHING)
-    return state, gather([objects.bound for objects in info.objects], blocks).astype(float)
+    return state, blocks.gather([objects.bound for objects in info.objects]).astype(float)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from robusta_prob.inference import em
 from robusta_prob.inference.anneal import TARGET, Robustness
+from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.problem import Problem
 
 PASSES = 20
@@ -21,7 +19,7 @@ NOTHING = em.Learn(*[0.0] * len(em.Learn._fields))
 def settle(
     problem: Problem,
     state: em.State,
-    blocks: Sequence[em.Block],
+    blocks: Blocks,
     robustness: Robustness = TARGET,
     passes: int = PASSES,
 ) -> tuple[em.State, em.Info]:
@@ -36,21 +34,16 @@ def settle(
 
 
 def covariances(
-    problem: Problem, state: em.State, blocks: Sequence[em.Block], information: float
+    problem: Problem, state: em.State, blocks: Blocks, information: float
 ) -> tuple[Float[np.ndarray, "objects pairs"], em.Info]:
     """Posterior covariance of every object's coefficients, packed, with the sandwich's information factor."""
     new, info, _ = problem.step(state, blocks, TARGET, 0, "covariances", NOTHING, information)
-    return gather([local.covariance for local in new.local], blocks), info
+    return blocks.gather([local.covariance for local in new.local]), info
 
 
-def gather(parts: Sequence[ArrayLike], blocks: Sequence[em.Block]) -> np.ndarray:
-    """Per-block arrays as one over the real objects."""
-    return np.concatenate([np.asarray(part)[: block.rows] for part, block in zip(parts, blocks, strict=True)])
-
-
-def _moving(old: em.State, new: em.State, blocks: Sequence[em.Block]) -> float:
+def _moving(old: em.State, new: em.State, blocks: Blocks) -> float:
     """Share of the objects whose coefficients have not come to rest."""
-    before, after = (gather([local.coefficients for local in state.local], blocks) for state in (old, new))
+    before, after = (blocks.gather([local.coefficients for local in state.local]) for state in (old, new))
     first, second = np.triu_indices(after.shape[1])
-    variance = gather([local.covariance for local in new.local], blocks)[:, first == second]
+    variance = blocks.gather([local.covariance for local in new.local])[:, first == second]
     return float((~((after - before) ** 2 <= REST**2 * variance)).any(1).mean())

@@ -13,13 +13,14 @@ from jaxtyping import Array, Float
 
 from robusta_prob.inference import em
 from robusta_prob.inference.anneal import FULL
+from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.initialise import Start, majority, project_wrapped
 from robusta_prob.inference.isolate import tamed
 from robusta_prob.inference.iterate import ADVICE, Epoch
 from robusta_prob.inference.linalg import pack
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.results import Fit, in_training
-from robusta_prob.inference.settle import gather, settle
+from robusta_prob.inference.settle import settle
 from robusta_prob.inference.sweep import Globals
 from robusta_prob.models.noise import log_density
 
@@ -43,11 +44,10 @@ class Begun(NamedTuple):
     scores: Mapping[str, float] = MappingProxyType({})  # of all starts: typical held-out log density [nats]
     doubt: str = ""  # where another start predicts as well and yet differs
 
-    def state_for(self, blocks: Sequence[em.Block]) -> em.State:
+    def state_for(self, blocks: Blocks) -> em.State:
         """The engine's state over these blocks."""
-        objects = sum(block.rows for block in blocks)
-        A = np.broadcast_to(self.coefficients, (objects, self.coefficients.shape[1]))
-        return em.init(self.shared, em.dealt(A, blocks))
+        A = np.broadcast_to(self.coefficients, (sum(blocks.rows), self.coefficients.shape[1]))
+        return em.init(self.shared, blocks.deal(A, self.shared.basis.dtype))
 
 
 def compete(
@@ -190,7 +190,7 @@ def _given(problem: Problem) -> dict[str, Array]:
 
 def subsample(problem: Problem, rng: np.random.Generator) -> Problem:
     """The problem of at most `SUBSAMPLE` random objects with data."""
-    rows = np.flatnonzero(problem.data.observed.any(1))
+    rows = np.flatnonzero(problem.data.n_observed > 0)
     rows = np.sort(rng.permutation(rows)[:SUBSAMPLE])
     return problem._replace(data=tamed(problem.data.take(rows)))
 
@@ -215,14 +215,14 @@ def _run_on(
 ) -> tuple[Begun, Float[np.ndarray, "objects rank"], Float[np.ndarray, " objects"]]:
     """Fully robust passes over the cells shown; the coefficients, and every object's score on hidden ones."""
     seen = sample._replace(data=_with_ivar(sample, shown))
-    blocks = tuple(em.blocks_of(seen.data, seen.data.unit))
+    blocks = Blocks.of(seen.data, seen.data.unit)
     state = begun.state_for(blocks)
     history = []
     for epoch in range(epochs):
         state, _, line = seen.step(state, blocks, FULL, epoch, f"start: {begun.name}", steady=epochs > EPOCHS)
         history.append(line)
     state, _ = settle(seen, state, blocks, FULL, SETTLING)  # coefficients in the gauge of the last basis
-    A = gather([local.coefficients for local in state.local], blocks)
+    A = blocks.gather([local.coefficients for local in state.local])
     score = _held_out_score(sample, A, state.shared, hidden)
     return Begun(begun.name, state.shared, np.median(A, axis=0)[None], tuple(history)), A, score
 

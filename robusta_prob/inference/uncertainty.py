@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from robusta_prob.data import Dataset
-from robusta_prob.inference import em
+from robusta_prob.inference.blocks import BATCH_ROWS
 from robusta_prob.inference.checks import check_types, seed_of
 from robusta_prob.inference.linalg import pairs
 from robusta_prob.inference.projection import collect, project
@@ -52,8 +52,8 @@ def reconstruct_sd(
     of_basis = np.moveaxis(fit.basis_covariance, 0, -1)[first, second].astype(float)
 
     def blocks() -> Iterator[tuple[slice, np.ndarray]]:
-        for start in range(0, len(A), em.BATCH_ROWS):
-            here = slice(start, start + em.BATCH_ROWS)
+        for start in range(0, len(A), BATCH_ROWS):
+            here = slice(start, start + BATCH_ROWS)
             outer = A[here].astype(float)[:, first] * A[here][:, second] * twice
             V = spread[here][:, first, second].astype(float) * twice
             yield here, np.sqrt(np.maximum(V @ of_coefficients + outer @ of_basis, 0.0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from robusta_prob.inference import em, svi
 from robusta_prob.inference.anneal import FULL, TARGET, Robustness, Schedule, has_ended, tightening
+from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.guides import LAW
 from robusta_prob.inference.isolate import tamed
 from robusta_prob.inference.iterate import ADVICE, Epoch, Run, iterate
@@ -67,7 +68,7 @@ class Variational(NamedTuple):
 def run(
     problem: Problem,
     begun: Begun,
-    blocks: Sequence[em.Block],
+    blocks: Blocks,
     plan: Plan,
     request: Request,
     spent: int,
@@ -135,7 +136,7 @@ def run(
     covariance = None if plan.guide == "map" else _basis_covariance(engine, outcome.state.svi, batch, seed)
     shared = _shared(problem, outcome.state.centre, first)
     mean = np.broadcast_to(np.asarray(shared.population.mean), (size, problem.rank))
-    state, _ = settle(problem, em.init(shared, em.dealt(mean, blocks)), blocks, FULL, FIRST_PASSES)
+    state, _ = settle(problem, em.init(shared, blocks.deal(mean, data.dtype)), blocks, FULL, FIRST_PASSES)
     state, info = settle(problem, state, blocks)
     outcome = outcome._replace(state=state, info=info, history=[*history, *outcome.history])
     return Variational(outcome, covariance, set(LAW) <= set(begin.centre))
@@ -146,7 +147,7 @@ def warm_up(
 ) -> tuple[Globals, Float[np.ndarray, "pixels rank rank"], list[Epoch]]:
     """The closed-form engine on a subsample, and a root of the basis' covariance in the whole survey."""
     sample = subsample(problem, np.random.default_rng(seed))
-    few = tuple(em.blocks_of(sample.data, sample.data.unit))
+    few = Blocks.of(sample.data, sample.data.unit)
     state = begun._replace(coefficients=np.median(begun.coefficients, axis=0)[None]).state_for(few)
     state, _ = settle(sample, state, few, FULL, FIRST_PASSES)
     history = []

@@ -6,15 +6,18 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from robusta_prob.data import Dataset, dataset, warn_user
+from robusta_prob.io.cells import Cells, OpenCells, check_bits
 from robusta_prob.io.files import atomic_path
 from robusta_prob.io.formats import READERS, VERSION, WRITERS, Contents, as_column, by_suffix
+from robusta_prob.stored import stored
 from robusta_prob.validate import check_ids
 
 _IVAR = ("ivar", "inverse_variance")
@@ -42,6 +45,7 @@ def read(
     mask: str | None = None,
     mask_bits: Iterable[int] | None = None,
     dtype: str = "float32",
+    in_memory: bool = True,
 ) -> Dataset:
     """Read a matrix of spectra from an NPZ, HDF5 or FITS file.
 
@@ -71,6 +75,9 @@ def read(
         Numbers of the bits (0 is the lowest) of an integer mask that mean bad; by default all of them.
     dtype : {"float32", "float64"}
         Of the leaves, as in `dataset`.
+    in_memory : bool
+        False leaves flux and ivar of an HDF5 file on disk: they are validated here, in one pass, and read
+        again block by block wherever they are used. `Dataset.load` brings them into memory.
 
     Returns
     -------
@@ -103,11 +110,14 @@ def read(
     """
     path = Path(path)
     names = {"flux": flux, "ivar": ivar, "grid": grid, "ids": ids, "mask": mask}
-    bits = None if mask_bits is None else _check_bits(mask_bits)
+    bits = None if mask_bits is None else check_bits(mask_bits)
     if bits is not None and mask is None:
         raise ValueError(f"mask_bits={bits} are bits of a mask: name it too, with mask=, or leave them out")
-    with by_suffix(path, READERS)(path) as contents:
-        return _assemble(contents, names, bits, dtype)
+    if not in_memory and by_suffix(path, READERS) is not READERS[".h5"]:
+        raise ValueError(f"only HDF5 files can stay on disk, in_memory=False; {path} is none")
+    with ExitStack() as stack:
+        contents = stack.enter_context(by_suffix(path, READERS)(path))
+        return _assemble(contents, names, bits, dtype, None if in_memory else stack)
 
 
 def write(data: Dataset, path: str | os.PathLike[str]) -> Path:
@@ -156,8 +166,13 @@ def write(data: Dataset, path: str | os.PathLike[str]) -> Path:
 
 
 def _assemble(
-    contents: Contents, names: Mapping[str, str | None], bits: list[int] | None, dtype: str
+    contents: Contents,
+    names: Mapping[str, str | None],
+    bits: list[int] | None,
+    dtype: str,
+    keep: ExitStack | None,
 ) -> Dataset:
+    """The data set; `keep` has opened the file, and is emptied where it must stay open."""
     path, arrays, _, header = contents
     flux_key = _find(contents, "flux", names["flux"] or "flux")
     shape = tuple(arrays[flux_key].shape)
@@ -188,23 +203,25 @@ def _assemble(
             warn_user(f"{ids_key!r} in {path} cannot serve as ids and becomes metadata: {error}")
             ids_key = None
 
-    weights = np.asarray(arrays[ivar_key])
-    if ivar_key.rpartition("/")[2].lower() in _ERROR:
-        weights = _ivar_from_error(weights)
-    if names["mask"] is not None:
-        masked = _read_mask(contents, names["mask"], bits, weights.shape)
-        weights = np.where(masked, weights.dtype.type(0), weights)
-    return dataset(
-        np.asarray(arrays[flux_key]),
-        weights,
-        grid=None if grid_key is None else np.asarray(arrays[grid_key]),
-        ids=None if ids_key is None else as_column(arrays[ids_key]),
-        meta=_metadata(contents, {flux_key, ivar_key, grid_key, ids_key}, shape),
-        dtype=dtype,
-        unit=header.get("unit"),
-        grid_name=header.get("grid_name") or _label(contents, grid_key, "pixel"),
-        flux_name=header.get("flux_name") or _label(contents, flux_key, "flux"),
-    )
+    cells = Cells(
+        arrays[flux_key],
+        arrays[ivar_key],
+        ivar_key.rpartition("/")[2].lower() in _ERROR,
+        None if names["mask"] is None else arrays[_find(contents, "mask", names["mask"])],
+        bits,
+    ).validated(names["mask"])
+    labels: dict[str, Any] = {
+        "grid": None if grid_key is None else np.asarray(arrays[grid_key]),
+        "ids": None if ids_key is None else as_column(arrays[ids_key]),
+        "meta": _metadata(contents, {flux_key, ivar_key, grid_key, ids_key}, shape),
+        "dtype": dtype,
+        "unit": header.get("unit"),
+        "grid_name": header.get("grid_name") or _label(contents, grid_key, "pixel"),
+        "flux_name": header.get("flux_name") or _label(contents, flux_key, "flux"),
+    }
+    if keep is None:
+        return dataset(*cells.rows(slice(None)), **labels)
+    return stored(OpenCells(cells, keep.pop_all()), shape, **labels)
 
 
 def _metadata(contents: Contents, used: set[str | None], shape: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -217,40 +234,6 @@ def _metadata(contents: Contents, used: set[str | None], shape: tuple[int, int])
         if column is not None:
             columns[name if short in columns else short] = column
     return columns
-
-
-def _ivar_from_error(error: np.ndarray) -> np.ndarray:
-    error = np.asarray(error, np.float64)
-    usable = np.isfinite(error) & (error > 0)
-    with np.errstate(over="ignore"):
-        return np.where(usable, (1 / np.where(usable, error, 1.0)) ** 2, 0.0)
-
-
-def _check_bits(bits: Iterable[int]) -> list[int]:
-    numbers = list(bits) if isinstance(bits, Iterable) else []
-    if not numbers or not all(isinstance(bit, int | np.integer) and bit >= 0 for bit in numbers):
-        raise ValueError(f"mask_bits must be a list of numbers of bits, such as [1, 5], got {bits!r}")
-    return [int(bit) for bit in numbers]
-
-
-def _read_mask(
-    contents: Contents, name: str, bits: list[int] | None, shape: tuple[int, ...]
-) -> Bool[np.ndarray, "objects pixels"]:
-    mask = np.asarray(contents.arrays[_find(contents, "mask", name)])
-    if mask.shape != shape or mask.dtype.kind not in "iub":
-        raise ValueError(
-            f"mask {name!r} must be boolean or integer, of shape {shape}, got {mask.dtype} {mask.shape}"
-        )
-    if bits is None:
-        return mask != 0
-    width = 8 * mask.dtype.itemsize if mask.dtype.kind != "b" else 1
-    if max(bits) >= width:
-        raise ValueError(
-            f"mask {name!r} of dtype {mask.dtype} has the bits 0 to {width - 1}, got mask_bits={bits}; "
-            "give numbers of bits, not their values"
-        )
-    unsigned = mask.astype(f"u{mask.dtype.itemsize}")
-    return (unsigned & unsigned.dtype.type(sum(1 << bit for bit in set(bits)))) != 0
 
 
 def _find(contents: Contents, role: str, name: str) -> str:

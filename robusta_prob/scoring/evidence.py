@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from robusta_prob.inference import em
+from robusta_prob.inference.blocks import rows_per_batch
 from robusta_prob.inference.problem import precision
 from robusta_prob.inference.results import Fit
 from robusta_prob.models.noise import log_kernel, log_normaliser
@@ -36,7 +36,7 @@ class Evidence(NamedTuple):
     surprise: Float[np.ndarray, " objects"]  # sum, bounded per pixel [nats]
     level: Float[np.ndarray, " objects"]  # mean logarithm of the errors, in `Fit.unit`
     largest: Float[np.ndarray, " objects"]  # |z|
-    log_p_window: Float[np.ndarray, " objects"]  # of the strangest window, before the search is counted
+    log_p_window: Float[np.ndarray, " objects"]  # of the strangest window, not yet for the search; NaN: none
     lag1: Float[np.ndarray, " objects"]  # autocorrelation of bounded z over the object's scale
     scale: Float[np.ndarray, " objects"]  # median |z| over that of the null law
     median_weight: Float[np.ndarray, " objects"]
@@ -74,7 +74,8 @@ def gather(
                 widths,
             )
         surprise, largest, lag1, best = (np.asarray(x, float) for x in sums)
-        log_p = log_p_of_windows(null, best, widths).min(0) if widths else np.zeros(len(scale))
+        log_p = log_p_of_windows(null, best, widths).min(0) if widths else np.full(len(scale), np.nan)
+        log_p[~(best > 0).any(0)] = np.nan
         parts.append(
             (
                 block.seen.sum(1),
@@ -128,7 +129,7 @@ def learn(
     rows = np.sort(np.random.default_rng(0).permutation(rows)[:some])  # every tenth may be alike
     blocks = [
         (block.z, block.seen, block.taken, level_of(block))
-        for _, block in cells(fit, judged.take(rows), em.rows_per_batch(judged.data))
+        for _, block in cells(fit, judged.take(rows), rows_per_batch(judged.data))
     ]
     z, seen, lost, level = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     normal = np.ones(len(z), bool)

@@ -39,7 +39,7 @@ FWHM = 2.3548  # of a Gaussian, in standard deviations
 
 
 class Windows(NamedTuple):
-    """Stretches of pixels that are off together, one entry each, in objects that are flagged."""
+    """Stretches of pixels that are off together, one entry each, in objects that some list flags."""
 
     row: Int[np.ndarray, " windows"]  # of the object, in the data
     id: Shaped[np.ndarray, " windows"]

@@ -10,14 +10,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from robusta_prob.data import Dataset
-from robusta_prob.inference import em
-from robusta_prob.inference.checks import check_types, seed_of
+from robusta_prob.inference.blocks import rows_per_batch
+from robusta_prob.inference.checks import seed_of
 from robusta_prob.inference.progress import Rows
-from robusta_prob.inference.projection import check_same_objects, check_same_pixels, project
+from robusta_prob.inference.projection import check_same_pixels
 from robusta_prob.inference.results import Fit, Projection
-from robusta_prob.inference.results import in_training as known_to
 from robusta_prob.scoring.calibration import Null, q_values
-from robusta_prob.scoring.evidence import NULL_OBJECTS, Evidence, gather, learn
+from robusta_prob.scoring.evidence import Evidence, gather, learn
 from robusta_prob.scoring.kinds import (
     PIXELS,
     Windows,
@@ -29,10 +28,11 @@ from robusta_prob.scoring.kinds import (
 )
 from robusta_prob.scoring.lines import LineSearch, checked_lines
 from robusta_prob.scoring.predictive import Cells, Judged, cells, taken_by_basis
-from robusta_prob.scoring.replicates import FEW, LEAST, with_replicated_law
+from robusta_prob.scoring.replicates import FEW, with_replicated_law
+from robusta_prob.scoring.request import check_settings, checked_held_out, judged_of, pixel_target
 from robusta_prob.scoring.results import FLAG, ObjectSurprise, PixelSurprise, Surprise
 from robusta_prob.scoring.runs import widths_within
-from robusta_prob.scoring.search import Search, search_law
+from robusta_prob.scoring.search import Search, sampled, search_law
 from robusta_prob.scoring.verdict import Verdict, verdict_on
 
 LOOKED_AT = 4096  # flagged objects at once
@@ -75,9 +75,10 @@ def surprise(
     in_training : bool or (N,) array, optional
         Which objects the fit was trained on; default: those whose id and flux the fit knows.
     held_out : (N, M) array of bool, optional
-        Cells that neither coefficients nor basis were fitted to, such as hidden segments: their residuals are
-        as wide as predictions of new data are. The projection must be of `data.hide(held_out)`; so it is
-        where none is given.
+        Cells that neither coefficients nor basis were fitted to, such as hidden segments. Their residuals are
+        as wide as predictions of new data are; they are judged one by one, in `.pixel`, and objects by all
+        other cells. A projection that is given must be of `data.hide(held_out)`, and a fit to training
+        objects too.
     windows : sequence of int, optional
         Widths of the runs to search for [pixels]; default: 2 to 64, in steps of 1.3 to 1.5.
     lines : positions, or positions by name, optional
@@ -107,10 +108,10 @@ def surprise(
     -------
     Surprise
         `.flagged` is the list with at most 5 % false discoveries expected, by p_value or p_run; so is
-        `.object.q_value < 0.05`, by p_value alone. `.object.kind` says of what is in either list: "lines" (a
-        few windows are off, the rest is normal; see `.windows`), "foreign" (structure along the spectrum),
-        "errors" (underestimated, no structure), "isolated pixels", the last also where p_pixel alone is
-        flagged, or "unclear".
+        `.object.q_value < 0.05`, by p_value alone. `.object.kind` says of what is in one of the lists, by
+        q_value, q_run or q_any: "lines" (a few windows are off, the rest normal; see `.windows`), "foreign"
+        (structure along the spectrum), "errors" (underestimated, no structure), "isolated pixels", the last
+        also where p_pixel alone is flagged, or "unclear".
 
     Raises
     ------
@@ -134,21 +135,22 @@ def surprise(
     (200,)
     """
     check_same_pixels(fit, data)
-    _check_settings(data, key, replicates, null, empirical_null, pixel)
+    check_settings(data, key, replicates, null, empirical_null, pixel)
     widths, sets = widths_within(data.shape[1], windows), checked_lines(lines, data.grid)
-    target = _pixels(data.shape, fit.dtype, pixel, out)
-    judged = _judged(fit, data, projection, in_training, held_out, callback)
+    target = pixel_target(data.shape, fit.dtype, pixel, out)
+    held_out = checked_held_out(data, held_out, asked=any(x is not None for x in target))
+    judged = judged_of(fit, data, projection, in_training, held_out, callback)
 
-    count = (judged.fitted & fit.trained).sum(1)
-    scored = count > fit.rank
-    if not scored.any():
-        raise ValueError(f"no object has more than rank = {fit.rank} observed pixels: nothing can be scored")
-    few = np.flatnonzero(scored & ((count < FEW * fit.rank) if replicates is None else replicates > 0))
+    count = judged.n_fitted(fit.trained)
+    known = count > fit.rank
+    if not known.any():
+        raise ValueError(f"no object has more than rank = {fit.rank} fitted pixels: nothing can be scored")
+    few = np.flatnonzero(known & ((count < FEW * fit.rank) if replicates is None else replicates > 0))
 
-    taken = taken_by_basis(fit, data)
+    taken = taken_by_basis(fit, judged)
     if null is None:
-        null = with_replicated_law(fit, judged, few, learn(fit, judged, scored, taken), seed_of(key))
-    search = search_law(null, widths, (data.observed & fit.trained)[scored], taken)
+        null = with_replicated_law(fit, judged, few, learn(fit, judged, known, taken), seed_of(key))
+    search = search_law(null, widths, _holes(fit, judged, np.flatnonzero(known)), taken)
     searches = {name: LineSearch(fit, data, null, positions) for name, positions in sets.items()}
 
     def keep(here: slice, block: Cells) -> None:
@@ -160,13 +162,22 @@ def surprise(
 
     evidence = gather(fit, judged, null, widths, keep)
     verdict = verdict_on(
-        fit, judged, evidence, null, search, scored, few, replicates, seed_of(key), empirical_null
+        fit,
+        judged,
+        evidence,
+        null,
+        search,
+        known,
+        few,
+        replicates=replicates,
+        seed=seed_of(key),
+        empirical_null=empirical_null,
     )
-    flagged = np.flatnonzero(verdict.flagged)
+    listed = np.flatnonzero(verdict.listed)
     kind = np.where(q_values(verdict.p_pixel) < FLAG, PIXELS, "")
-    kind[flagged], found = _look(fit, judged, flagged, evidence, null, search)
+    kind[listed], found = _look(fit, judged, listed, evidence, null, search)
     return Surprise(
-        _table(fit, judged, evidence, verdict, null, kind, count),
+        _table(fit, judged, evidence, verdict, null, kind),
         data.ids,
         null,
         verdict.bulk,
@@ -176,63 +187,10 @@ def surprise(
     )
 
 
-def _check_settings(
-    data: Dataset, key: Any, replicates: Any, null: Any, empirical_null: Any, pixel: Any
-) -> None:
-    check_types(None, None, None, key, **({} if replicates is None else {"replicates": replicates}))
-    if replicates is not None and not (replicates == 0 or replicates >= LEAST):
-        raise ValueError(f"replicates must be 0, or at least {LEAST} of each object, got {replicates}")
-    for name, value in (("empirical_null", empirical_null), ("pixel", pixel)):
-        if not isinstance(value, bool | np.bool_):
-            raise TypeError(f"{name} must be True or False, got {value!r}")
-    if empirical_null and data.shape[0] < NULL_OBJECTS:
-        raise ValueError(f"an empirical null needs at least {NULL_OBJECTS} objects, got {data.shape[0]}")
-    if null is not None:
-        if not isinstance(null, Null):
-            raise TypeError(
-                f"null must be the .null of another call of rp.surprise, got {type(null).__name__}"
-            )
-        null.validated()
-
-
-def _judged(
-    fit: Fit,
-    data: Dataset,
-    projection: Projection | None,
-    in_training: Any,
-    held_out: Any,
-    callback: Callable[[Rows], None] | None,
-) -> Judged:
-    """The objects with what was fitted to them."""
-    fitted = data if held_out is None else data.hide(held_out)
-    if projection is None:
-        projection = project(fit, fitted, callback=callback)
-    check_same_objects(projection, data, rank=fit.rank)
-    trained = known_to(fit, fitted) if in_training is None else np.asarray(in_training)
-    if trained.dtype != bool:
-        raise TypeError(f"in_training must be boolean, one or one per object; got dtype {trained.dtype}")
-    if trained.shape not in ((), data.shape[:1]):
-        raise ValueError(f"in_training must have shape ({data.shape[0]},), got {trained.shape}")
-    held_out = None if held_out is None else np.asarray(held_out)
-    return Judged(data, projection, np.broadcast_to(trained, data.shape[:1]), held_out)
-
-
-def _pixels(
-    shape: tuple[int, int], dtype: np.dtype, wanted: bool, out: Mapping[str, Any] | None
-) -> PixelSurprise:
-    """Where the entries of cells are to be written; None for those that are not."""
-    if out is None:
-        return PixelSurprise(*(np.empty(shape, dtype) if wanted else None for _ in PixelSurprise._fields))
-    given = {name: out[name] for name in PixelSurprise._fields if name in out}
-    if not given or len(given) < len(out):
-        raise ValueError(f"out must have some of 'z', 'p' and 'weight' and nothing else, got {sorted(out)}")
-    for name, target in given.items():
-        if tuple(target.shape) != shape or np.dtype(target.dtype).kind != "f":
-            raise ValueError(
-                f"out[{name!r}] must hold floats in shape {shape}, "
-                f"got {target.dtype} in {tuple(target.shape)}"
-            )
-    return PixelSurprise(*(given.get(name) for name in PixelSurprise._fields))
+def _holes(fit: Fit, judged: Judged, rows: Int[np.ndarray, " known"]) -> Bool[np.ndarray, "some pixels"]:
+    """Where some of these objects are observed."""
+    some = judged.take(rows[sampled(len(rows), judged.data.shape[1])])
+    return some.fitted().data.observed & fit.trained
 
 
 def _write(target: PixelSurprise, here: slice, block: Cells, null: Null) -> None:
@@ -242,7 +200,7 @@ def _write(target: PixelSurprise, here: slice, block: Cells, null: Null) -> None
         (target.weight, lambda: block.weight),
     ):
         if into is not None:
-            into[here] = np.where(block.seen, values(), np.nan)
+            into[here] = np.where(block.seen | block.held_out, values(), np.nan)
 
 
 def _look(
@@ -259,7 +217,7 @@ def _look(
     for start in range(0, len(rows), LOOKED_AT):
         here = rows[start : start + LOOKED_AT]
         part = judged.take(here)
-        blocks = [block for _, block in cells(fit, part, em.rows_per_batch(judged.data))]
+        blocks = [block for _, block in cells(fit, part, rows_per_batch(judged.data))]
         cell = Cells(*(np.concatenate(x) for x in zip(*blocks, strict=True)))
         scale = evidence.scale[here]
         found = find_windows(cell.z, cell.seen, scale, null, search)
@@ -277,23 +235,22 @@ def _table(
     verdict: Verdict,
     null: Null,
     kind: Shaped[np.ndarray, " objects"],
-    count: Int[np.ndarray, " objects"],
 ) -> ObjectSurprise:
     """All columns; NaN in those that need a score where there is none."""
+    scored, observed = ~np.isnan(verdict.z), evidence.observed
 
     def known(values: Float[np.ndarray, " objects"]) -> Float[np.ndarray, " objects"]:
-        return np.where(verdict.scored, values, np.nan)
+        return np.where(scored, values, np.nan)
 
-    observed, p, p_run = evidence.observed, verdict.p, verdict.p_run
     return ObjectSurprise(
         score=known(evidence.surprise - observed * null.expected_surprise(evidence.level)),
         z=verdict.z,
-        p_value=p,
+        p_value=verdict.p,
         log_p=verdict.log_p,
-        q_value=q_values(p),
+        q_value=verdict.q,
         kind=kind,
-        p_run=p_run,
-        q_run=q_values(p_run),
+        p_run=verdict.p_run,
+        q_run=verdict.q_run,
         q_any=verdict.q_any,
         p_pixel=verdict.p_pixel,
         q_pixel=q_values(verdict.p_pixel),
@@ -307,8 +264,12 @@ def _table(
         n_observed=observed,
         in_training=judged.trained,
         reason=np.select(
-            [verdict.scored, count == 0, count <= fit.rank],
-            ["", "no observed pixel", f"not more than {fit.rank} observed pixels"],
+            [scored, observed == 0, observed <= fit.rank],
+            ["", f"no {_pixel_of(judged)}", f"not more than {fit.rank} {_pixel_of(judged)}s"],
             "the fit took all degrees of freedom of this object",
         ),
     )
+
+
+def _pixel_of(judged: Judged) -> str:
+    return "observed pixel" if judged.held_out is None else "fitted pixel"

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from robusta_prob.data import Dataset
-from robusta_prob.inference import em
+from robusta_prob.inference.blocks import rows_per_batch
 from robusta_prob.inference.isolate import within_reach
 from robusta_prob.inference.linalg import pairs
 from robusta_prob.inference.problem import precision
@@ -39,27 +39,39 @@ class Judged(NamedTuple):
     data: Dataset
     projection: Projection
     trained: Bool[np.ndarray, " objects"]  # which of them taught the basis
-    held_out: Bool[np.ndarray, "objects pixels"] | None = None  # cells that nothing was fitted to
+    held_out: Bool[np.ndarray, "objects pixels"] | None = None  # cells that they were not fitted to
 
     def take(self, rows: Int[np.ndarray, " some"]) -> Judged:
         """Some of them, perhaps repeatedly."""
         held_out = None if self.held_out is None else self.held_out[rows]
         return Judged(self.data.take(rows), self.projection.take(rows), self.trained[rows], held_out)
 
-    @property
-    def fitted(self) -> Bool[np.ndarray, "objects pixels"]:
-        """Observed cells that coefficients were fitted to; made anew at every call."""
-        observed = self.data.observed
-        return observed if self.held_out is None else observed & ~self.held_out
+    def fitted(self) -> Judged:
+        """The same without the cells that were held out."""
+        return (
+            self
+            if self.held_out is None
+            else self._replace(data=self.data.hide(self.held_out), held_out=None)
+        )
+
+    def n_fitted(self, known: Bool[np.ndarray, " pixels"]) -> Int[np.ndarray, " objects"]:
+        """How many cells of each object were fitted."""
+        if self.held_out is None:
+            return self.data.count(known)
+        counts = np.empty(len(self.trained), int)
+        for here, _, ivar in self.data.blocks(rows_per_batch(self.data)):
+            counts[here] = ((ivar[: here.stop - here.start] > 0) & known & ~self.held_out[here]).sum(1)
+        return counts
 
 
 class Cells(NamedTuple):
     """A block of objects, cell by cell."""
 
-    z: Float[np.ndarray, "rows pixels"]  # 0 where unseen
+    z: Float[np.ndarray, "rows pixels"]  # 0 where nothing is known
     sd: Float[np.ndarray, "rows pixels"]  # predictive standard deviation, in units of `Fit.unit`
     error: Float[np.ndarray, "rows pixels"]  # the same before what was fitted took away; inf where unseen
-    seen: Bool[np.ndarray, "rows pixels"]
+    seen: Bool[np.ndarray, "rows pixels"]  # observed, known to the fit, and fitted
+    held_out: Bool[np.ndarray, "rows pixels"]  # the same, and not fitted
     weight: Float[np.ndarray, "rows pixels"]  # the published robust weight, under the fitted loss
     taken: Float[np.ndarray, " rows"]  # degrees of freedom that fitted parameters took from the row
 
@@ -92,7 +104,7 @@ def cells(fit: Fit, judged: Judged, rows: int | None = None) -> Iterator[tuple[s
         fit.loss.in_unit(fit.unit),
         fit.trained,
     )
-    rows = em.rows_per_batch(data) if rows is None else rows
+    rows = rows_per_batch(data) if rows is None else rows
     for here, flux, ivar in data.blocks(rows, fit.unit):
         pad = ((0, rows - (here.stop - here.start)), (0, 0))
         A = np.pad((projection.coefficients[here] / fit.unit).astype(fit.dtype), pad)
@@ -117,12 +129,13 @@ def noise_of(given: Any, law: NoiseLaw) -> tuple[Any, Any]:
 def _cells(
     Y: Array, W: Array, A: Array, V: Array, outer: Array, trained: Array, held_out: Array, known: _Known
 ) -> tuple[Array, ...]:
-    seen = (W > 0) & known.trained
-    noise, information = noise_of(1.0 / jnp.where(seen, W, 1.0), known.noise)
+    there = (W > 0) & known.trained
+    seen = there & ~held_out
+    noise, information = noise_of(1.0 / jnp.where(there, W, 1.0), known.noise)
     of_coefficients, of_basis = V @ jnp.asarray(known.GG), outer @ jnp.asarray(known.BB)
-    residual = jnp.where(seen, Y - A @ jnp.asarray(known.G), 0.0)
+    residual = jnp.where(there, Y - A @ jnp.asarray(known.G), 0.0)
     # pull of the core, with mean 1 in a normal object
-    pull = robust_weight(residual**2, jnp.where(seen, W, 0.0), known.noise)
+    pull = robust_weight(residual**2, jnp.where(there, W, 0.0), known.noise)
     pull *= (1.0 + known.noise.inverse_df) / (1.0 - known.noise.contamination)
     heard = jnp.minimum(jnp.where(seen, pull, 0.0).sum(1) / jnp.maximum(seen.sum(1), 1), 1.0)[:, None]
     # a mean hides that a refused object was heard in the few cells that happen to fit
@@ -133,8 +146,8 @@ def _cells(
     sd = jnp.sqrt(noise * jnp.maximum(1.0 - fitted, SMALLEST_SHARE) + added)
     error = jnp.where(seen, jnp.sqrt(noise + added), jnp.inf)
     taken = jnp.where(seen, jnp.minimum(fitted, 1.0), 0.0).sum(1)
-    weight = robust_weight(residual**2, jnp.where(seen, W, 0.0), known.loss)
-    return residual / sd, sd, error, seen, weight, taken
+    weight = robust_weight(residual**2, jnp.where(there, W, 0.0), known.loss)
+    return residual / sd, sd, error, seen, there & held_out, weight, taken
 
 
 def quantiles(
@@ -152,13 +165,15 @@ def quantiles(
     return out
 
 
-def taken_by_basis(fit: Fit, data: Dataset) -> Float[np.ndarray, "rank pixels"]:
+def taken_by_basis(fit: Fit, judged: Judged) -> Float[np.ndarray, "rank pixels"]:
     """The basis in units of the typical error of each pixel, as orthonormal rows; 0 where it is unknown."""
-    some = data.ivar[:: max(1, len(data.ivar) // TYPICAL)].astype(float) / data.unit**2
-    seen = (some > 0) & fit.trained
-    given = np.where(seen, 1.0 / np.where(seen, some, 1.0), np.nan)
+    n, m = judged.data.shape
+    some = judged.take(np.arange(0, n, max(1, n // TYPICAL))).fitted().data
+    ivar = np.asarray(some.ivar, float) / some.unit**2
+    seen = (ivar > 0) & fit.trained
+    given = np.where(seen, 1.0 / np.where(seen, ivar, 1.0), np.nan)
     known = seen.any(0)
-    typical = np.ones(data.shape[1])
+    typical = np.ones(m)
     typical[known] = np.nanmedian(given[:, known], axis=0)
     noise, _ = noise_of(typical, fit.noise)
     q, _ = np.linalg.qr(np.where(known, fit.basis / np.sqrt(noise), 0.0).T)

@@ -41,6 +41,7 @@ def calibrated(
     fit: Fit, few: Judged, deviate: Float[np.ndarray, " few"], null: Null, each: int | None, seed: int
 ) -> Float[np.ndarray, " few"]:
     """Deviates of objects with few pixels, calibrated by `each` replicates of every one."""
+    few = few.fitted()
     rng = np.random.default_rng(seed)
     n = len(deviate)
     chosen = rng.permutation(n)[: TOTAL if each is None else n]
@@ -86,18 +87,18 @@ def _law(fit: Fit, null: Null) -> NoiseLaw:
 def with_replicated_law(
     fit: Fit, judged: Judged, rows: Int[np.ndarray, " few"], null: Null, seed: int
 ) -> Null:
-    """The null law with the noise with which replicates show the residuals that the objects `few` show.
+    """The null law with the noise with which replicates show the residuals that the objects `rows` show.
 
     With few pixels per coefficient the learned law is itself biased: indirect inference (Gourieroux,
-    Monfort & Renault 1993).
+    Monfort & Renault 1993). Strange objects do not count, and fewer than 50 leave the law as it is.
     """
-    rows = (
-        rows[gather(fit, judged.take(rows), null, ()).log_p(null) > math.log(STRANGE)] if len(rows) else rows
-    )
+    if not len(rows):
+        return null
+    rows = rows[gather(fit, judged.take(rows), null, ()).log_p(null) > math.log(STRANGE)]
     n = len(rows)
     if n < NULL_OBJECTS:
         return null
-    few = judged.take(rows)
+    few = judged.take(rows).fitted()
     some = np.random.default_rng(seed).permutation(n)[:PILOT]
     part = few.take(np.tile(some, -(-PILOT // len(some))))
     target = _log_law_of(fit, few, null)
@@ -143,10 +144,10 @@ def _log_law_of(fit: Fit, judged: Judged, null: Null) -> Float[np.ndarray, " two
 def _design(fit: Fit, few: Judged) -> Float[np.ndarray, "few terms"]:
     """What mean and variance of an object's deviate depend on: the share that its coefficients take."""
     prior = 0.0 if fit.flat_prior else np.linalg.inv(fit.population.covariance)
-    taken, count = [], (few.data.observed & fit.trained).sum(1)
+    taken, count = [], few.data.count(fit.trained)
     for part in _parts(few, np.arange(len(count))):
         variance, _ = noise_of(_given(fit, part), fit.noise)
-        precision = np.where(part.fitted & fit.trained, 1.0 / variance, 0.0)
+        precision = np.where(part.data.observed & fit.trained, 1.0 / variance, 0.0)
         gram = np.einsum("nm,km,lm->nkl", precision, fit.basis, fit.basis, optimize=True)
         taken.append(np.einsum("nkl,nlk->n", np.linalg.pinv(gram + prior, hermitian=True), gram))
     share, member = np.concatenate(taken) / count, few.trained.astype(float)
@@ -167,8 +168,7 @@ def _given(fit: Fit, objects: Judged) -> Float[np.ndarray, "rows pixels"]:
 
 def _replicated(fit: Fit, objects: Judged, law: NoiseLaw, rng: np.random.Generator) -> Judged:
     copies = like_these(fit, objects, law, rng)
-    fitted = copies if objects.held_out is None else copies.hide(objects.held_out)
-    return objects._replace(data=copies, projection=projected(fit, fitted))
+    return Judged(copies, projected(fit, copies), objects.trained)
 
 
 def like_these(fit: Fit, objects: Judged, law: NoiseLaw, rng: np.random.Generator) -> Dataset:
@@ -186,8 +186,7 @@ def like_these(fit: Fit, objects: Judged, law: NoiseLaw, rng: np.random.Generato
     given = _given(fit, objects)
     noise, information = noise_of(given, law)
     of_basis = np.einsum("nk,mkl,nl->nm", A, fit.basis_covariance.astype(float), A, optimize=True)
-    held_out = False if objects.held_out is None else objects.held_out
-    member = objects.trained[:, None] & ~np.asarray(held_out)
+    member = objects.trained[:, None]
     share = np.where(member, np.sqrt(np.maximum(1.0 - information * of_basis, SMALLEST_SHARE)), 1.0)
     flux = A @ fit.basis
     flux += np.sqrt(noise) * share * Core(float(law.inverse_df)).draw(rng, flux.shape)

@@ -41,7 +41,7 @@ class ObjectSurprise(NamedTuple):
     structure: Float[np.ndarray, " objects"]
     median_weight: Float[np.ndarray, " objects"]  # published scores: median and
     low_weight: Float[np.ndarray, " objects"]  # 1 % quantile of the robust weights
-    n_observed: Shaped[np.ndarray, " objects"]
+    n_observed: Shaped[np.ndarray, " objects"]  # pixels by which the object was judged
     in_training: Bool[np.ndarray, " objects"]
     reason: Shaped[np.ndarray, " objects"]  # why there is no score; "" where there is one
 
@@ -70,7 +70,7 @@ class Surprise:
     ids: Shaped[np.ndarray, " objects"]
     null: Null
     empirical: EmpiricalNull
-    windows: Windows  # strange runs of pixels in flagged objects
+    windows: Windows  # strange runs of pixels, in objects with q_value, q_run or q_any below 0.05
     lines: Mapping[str, Line] = field(
         default_factory=lambda: MappingProxyType({})
     )  # the sets that were asked for

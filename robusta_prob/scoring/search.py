@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import special
 
 from robusta_prob.scoring.calibration import REACH, Null
@@ -21,6 +21,7 @@ from robusta_prob.scoring.predictive import SMALLEST_SHARE
 from robusta_prob.scoring.runs import best_windows, bounded, log_p_of_windows
 
 SIMULATED = 2**23  # cells of null objects, from which the search is calibrated,
+LEAST_LEVELS = 10  # different ones, without which there is no tail to extrapolate
 LEAST_ROWS, MOST_ROWS = 1000, 20_000  # and how many such objects
 
 
@@ -41,6 +42,15 @@ def log_p_of_best(
     return np.where(log_rate < -20.0, log_rate, np.log(-np.expm1(-np.exp(np.minimum(log_rate, 6.0)))))
 
 
+def sampled(objects: int, pixels: int) -> Int[np.ndarray, " some"]:
+    """Which of so many objects stand for the holes of all."""
+    return np.unique(np.linspace(0, objects - 1, _rows(pixels)).astype(int))
+
+
+def _rows(pixels: int) -> int:
+    return int(np.clip(SIMULATED // pixels, LEAST_ROWS, MOST_ROWS))
+
+
 def search_law(
     null: Null,
     widths: tuple[int, ...],
@@ -49,12 +59,13 @@ def search_law(
 ) -> Search:
     """Calibrate the search over all windows by simulated null objects with the holes of these.
 
-    Orthonormal rows `taken`, the fitted basis in units of the noise, are projected out.
+    Orthonormal rows `taken`, the fitted basis in units of the noise, are projected out. The rate is NaN where
+    no window is observed well enough to be searched.
     """
     n_pixels = seen.shape[1]
     if not widths:
         return Search(widths, np.zeros(1), np.full(1, np.nan))
-    rows = int(np.clip(SIMULATED // n_pixels, LEAST_ROWS, MOST_ROWS))
+    rows = _rows(n_pixels)
     score = null_scores(null, rows, n_pixels, taken)
     holes = seen[np.linspace(0, len(seen) - 1, rows).astype(int)]
     best = np.asarray(
@@ -64,6 +75,8 @@ def search_law(
     below = (np.arange(rows) + 0.5) / rows
     at = np.searchsorted(below, np.linspace(0.005, 1.0 - 40.0 / rows, 100))
     level, first = np.unique(level[at], return_index=True)
+    if len(level) < LEAST_LEVELS:
+        return Search(widths, np.zeros(1), np.full(1, np.nan))
     return Search(widths, level, np.log(-np.log(below[at][first]) / holes.sum(1).mean()))
 
 

@@ -10,7 +10,7 @@ from scipy import special
 
 from robusta_prob.inference.results import Fit
 from robusta_prob.scoring.calibration import Null, q_values
-from robusta_prob.scoring.evidence import LEFT, Evidence
+from robusta_prob.scoring.evidence import NULL_OBJECTS, Evidence
 from robusta_prob.scoring.manifold import mahalanobis
 from robusta_prob.scoring.predictive import Judged
 from robusta_prob.scoring.replicates import calibrated
@@ -22,40 +22,24 @@ NARROWEST = 1e-3  # bulk of the objects [z]
 
 
 class Verdict(NamedTuple):
-    """One entry per object; NaN where there is no score."""
+    """One entry per object; NaN where there is no score, or where nothing is known of the coefficients."""
 
-    scored: Bool[np.ndarray, " objects"]
     z: Float[np.ndarray, " objects"]  # of the object as a whole
-    z_run: Float[np.ndarray, " objects"]  # of its strangest window
-    p_pixel: Float[np.ndarray, " objects"]  # of its largest |z|
-    mahalanobis: Float[np.ndarray, " objects"]
+    p: Float[np.ndarray, " objects"]  # P(as much surprise | normal object), and
+    log_p: Float[np.ndarray, " objects"]  # its logarithm [nats], as p may underflow
+    q: Float[np.ndarray, " objects"]
+    p_run: Float[np.ndarray, " objects"]  # P(as strange a run anywhere | normal object)
+    q_run: Float[np.ndarray, " objects"]
+    q_any: Float[np.ndarray, " objects"]  # of the two together (Bonferroni)
+    p_pixel: Float[np.ndarray, " objects"]  # P(as large a |z| anywhere | no bad pixels)
+    mahalanobis: Float[np.ndarray, " objects"]  # squared distance from the population
     p_mahalanobis: Float[np.ndarray, " objects"]
-    bulk: EmpiricalNull
+    bulk: EmpiricalNull  # of all z
 
     @property
-    def log_p(self) -> Float[np.ndarray, " objects"]:
-        """Logarithm of `p`, which may underflow."""
-        return special.log_ndtr(-self.z)
-
-    @property
-    def p(self) -> Float[np.ndarray, " objects"]:
-        """P(as much surprise | normal object)."""
-        return np.exp(self.log_p)
-
-    @property
-    def p_run(self) -> Float[np.ndarray, " objects"]:
-        """P(as strange a run anywhere | normal object)."""
-        return np.exp(special.log_ndtr(-self.z_run))
-
-    @property
-    def q_any(self) -> Float[np.ndarray, " objects"]:
-        """False-discovery rate of the two together (Bonferroni)."""
-        return q_values(np.minimum(2.0 * np.fmin(self.p, self.p_run), 1.0))
-
-    @property
-    def flagged(self) -> Bool[np.ndarray, " objects"]:
-        """By one of the two, or by both together."""
-        return (q_values(self.p) < FLAG) | (q_values(self.p_run) < FLAG) | (self.q_any < FLAG)
+    def listed(self) -> Bool[np.ndarray, " objects"]:
+        """In one of the lists by q, q_run and q_any."""
+        return (self.q < FLAG) | (self.q_run < FLAG) | (self.q_any < FLAG)
 
 
 def verdict_on(
@@ -64,28 +48,55 @@ def verdict_on(
     evidence: Evidence,
     null: Null,
     search: Search,
-    scored: Bool[np.ndarray, " objects"],
+    known: Bool[np.ndarray, " objects"],
     few: Int[np.ndarray, " few"],
+    *,
     replicates: int | None,
     seed: int,
     empirical_null: bool,
 ) -> Verdict:
-    """All tests of all objects; those of `few` with replicates, and against the bulk if so wanted."""
-    scored = scored & (evidence.observed - evidence.taken > LEFT)
-    z = np.where(scored, -special.ndtri_exp(evidence.log_p(null)), np.nan)
-    few = few[scored[few]]
+    """All tests of `known` objects, with more than K pixels.
+
+    Those of the rows `few` are calibrated by replicates, all against their bulk if so wanted.
+
+    Raises
+    ------
+    ValueError
+        If an empirical null is wanted of fewer than 50 objects with a score.
+    """
+    log_p = evidence.log_p(null)
+    z = np.where(known, -special.ndtri_exp(log_p), np.nan)
+    few = few[~np.isnan(z[few])]
     if len(few):
         z[few] = calibrated(fit, judged.take(few), z[few], null, replicates, seed)
+    scored = ~np.isnan(z)
     log_p_run = log_p_of_best(search, evidence.log_p_window, evidence.observed)
     z_run = np.where(scored, -special.ndtri_exp(log_p_run), np.nan)
+    if empirical_null and scored.sum() < NULL_OBJECTS:
+        raise ValueError(
+            f"an empirical null needs at least {NULL_OBJECTS} objects with a score, got {scored.sum()}"
+        )
     bulk = _bulk(z, empirical_null)
     if empirical_null:
         z, z_run = ((x - own.centre) / own.width for x, own in ((z, bulk), (z_run, _bulk(z_run, True))))
+    log_p = special.log_ndtr(-z)
+    p, p_run = np.exp(log_p), np.exp(special.log_ndtr(-z_run))
+    tests = 1.0 + ~np.isnan(p_run)
     of_largest = np.minimum(null.core.two_sided(evidence.largest), 1.0 - 1e-16)
-    p_pixel = np.where(scored, -np.expm1(evidence.observed * np.log1p(-of_largest)), np.nan)
     distance, directions = mahalanobis(fit, judged.projection)
-    p_mahalanobis = np.where(directions > 0, special.chdtrc(np.maximum(directions, 1), distance), np.nan)
-    return Verdict(scored, z, z_run, p_pixel, distance, p_mahalanobis, bulk)
+    return Verdict(
+        z=z,
+        p=p,
+        log_p=log_p,
+        q=q_values(p),
+        p_run=p_run,
+        q_run=q_values(p_run),
+        q_any=q_values(np.minimum(tests * np.fmin(p, p_run), 1.0)),
+        p_pixel=np.where(scored, -np.expm1(evidence.observed * np.log1p(-of_largest)), np.nan),
+        mahalanobis=distance,
+        p_mahalanobis=np.where(directions > 0, special.chdtrc(np.maximum(directions, 1), distance), np.nan),
+        bulk=bulk,
+    )
 
 
 def _bulk(z: Float[np.ndarray, " objects"], applied: bool) -> EmpiricalNull:

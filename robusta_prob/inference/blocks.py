@@ -1,0 +1,90 @@
+"""The data set as an engine goes through it: blocks of objects of one shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float
+
+from robusta_prob.data import Dataset
+from robusta_prob.inference.isolate import within_reach
+from robusta_prob.inference.sweep import BLOCK
+from robusta_prob.stored import StoredDataset
+
+BATCH_ROWS = 1024  # objects handed to one compiled call
+
+
+class Block(NamedTuple):
+    """Consecutive objects, padded to a fixed shape with missing ones."""
+
+    flux: Float[Array, "rows pixels"]
+    ivar: Float[Array, "rows pixels"]
+    rows: int  # real objects
+
+
+class Blocks:
+    """All blocks of a data set: at hand, or read anew in every pass."""
+
+    def __init__(
+        self, read: Callable[[], Iterator[Block]], size: int, rows: Sequence[int], *, at_hand: bool
+    ) -> None:
+        self.size, self.rows, self.at_hand = size, tuple(rows), at_hand  # padded and real objects per block
+        self._read = read
+        self._blocks = tuple(read()) if at_hand else ()
+
+    @classmethod
+    def of(
+        cls,
+        data: Dataset,
+        unit: float,
+        rows: int | None = None,
+        dtype: np.dtype | None = None,
+        *,
+        known: Bool[np.ndarray, " pixels"] | None = None,
+        at_hand: bool = True,
+    ) -> Blocks:
+        """The data set in units of `unit`, `rows` objects a block; only `known` pixels, where they are given.
+
+        At hand, the blocks of data in memory share their buffers; those of data on disk never are.
+        """
+        size, kind, n = rows or rows_per_batch(data), dtype or data.dtype, data.shape[0]
+
+        def read() -> Iterator[Block]:
+            for here, *pair in data.blocks(size, unit):
+                flux, ivar = within_reach(*(x.astype(kind, copy=False) for x in pair))
+                if known is not None and not known.all():
+                    ivar = np.where(known, ivar, np.zeros((), kind))
+                yield Block(jax.device_put(flux), jax.device_put(ivar), here.stop - here.start)
+
+        real = [min(size, n - start) for start in range(0, n, size)]
+        return cls(read, size, real, at_hand=at_hand and not isinstance(data, StoredDataset))
+
+    def __iter__(self) -> Iterator[Block]:
+        return iter(self._blocks) if self.at_hand else self._read()
+
+    def one_by_one(self) -> Iterator[Blocks]:
+        """Each block as all there is."""
+        for block in self:
+            yield Blocks((block,).__iter__, self.size, (block.rows,), at_hand=True)
+
+    def gather(self, parts: Sequence[ArrayLike]) -> np.ndarray:
+        """Per-block arrays as one over the real objects."""
+        return np.concatenate([np.asarray(part)[:n] for part, n in zip(parts, self.rows, strict=True)])
+
+    def deal(self, values: Float[np.ndarray, "objects *rest"], dtype: np.dtype) -> list[np.ndarray]:
+        """One row per object dealt out to the blocks, padded with zeros."""
+        ends = np.cumsum(self.rows)[:-1]
+        dealt = np.split(np.asarray(values), ends)
+        parts = [np.zeros((self.size, *values.shape[1:]), dtype) for _ in dealt]
+        for part, some in zip(parts, dealt, strict=True):
+            part[: len(some)] = some
+        return parts
+
+
+def rows_per_batch(data: Dataset) -> int:
+    """Objects per compiled call: `BATCH_ROWS`, or a small data set rounded up to whole blocks."""
+    return min(BATCH_ROWS, -(-data.shape[0] // BLOCK) * BLOCK)

@@ -1,0 +1,103 @@
+"""What `surprise` is asked for: settings, whom to judge by what, and where the cells go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from robusta_prob.data import Dataset
+from robusta_prob.inference.checks import check_types
+from robusta_prob.inference.progress import Rows
+from robusta_prob.inference.projection import check_same_objects, project
+from robusta_prob.inference.results import Fit, Projection
+from robusta_prob.inference.results import in_training as known_to
+from robusta_prob.scoring.calibration import Null
+from robusta_prob.scoring.evidence import NULL_OBJECTS
+from robusta_prob.scoring.predictive import Judged
+from robusta_prob.scoring.replicates import LEAST
+from robusta_prob.scoring.results import PixelSurprise
+
+
+def check_settings(
+    data: Dataset, key: Any, replicates: Any, null: Any, empirical_null: Any, pixel: Any
+) -> None:
+    """Refuse settings that are impossible, before anything is computed."""
+    check_types(None, None, None, key, **({} if replicates is None else {"replicates": replicates}))
+    if replicates is not None and not (replicates == 0 or replicates >= LEAST):
+        raise ValueError(f"replicates must be 0, or at least {LEAST} of each object, got {replicates}")
+    for name, value in (("empirical_null", empirical_null), ("pixel", pixel)):
+        if not isinstance(value, bool | np.bool_):
+            raise TypeError(f"{name} must be True or False, got {value!r}")
+    if empirical_null and data.shape[0] < NULL_OBJECTS:
+        raise ValueError(f"an empirical null needs at least {NULL_OBJECTS} objects, got {data.shape[0]}")
+    if null is not None:
+        if not isinstance(null, Null):
+            raise TypeError(
+                f"null must be the .null of another call of rp.surprise, got {type(null).__name__}"
+            )
+        null.validated()
+
+
+def checked_held_out(data: Dataset, given: Any, *, asked: bool) -> Bool[np.ndarray, "objects pixels"] | None:
+    """The mask, if it is one, and if anybody asks for these cells."""
+    if given is None:
+        return None
+    held_out = np.asarray(given)
+    if held_out.dtype != bool:
+        raise TypeError(f"held_out must be boolean, True for cells that were hidden; got {held_out.dtype}")
+    if held_out.shape != data.shape:
+        raise ValueError(f"held_out must have the shape of the data {data.shape}, got {held_out.shape}")
+    if not asked:
+        raise ValueError("cells that were held out are judged one by one: ask for them, pixel=True or out=")
+    return held_out
+
+
+def judged_of(
+    fit: Fit,
+    data: Dataset,
+    projection: Projection | None,
+    in_training: Any,
+    held_out: Bool[np.ndarray, "objects pixels"] | None,
+    callback: Callable[[Rows], None] | None,
+) -> Judged:
+    """The objects with what was fitted to them."""
+    fitted = data if held_out is None else data.hide(held_out)
+    trained = known_to(fit, fitted) if in_training is None else np.asarray(in_training)
+    if trained.dtype != bool:
+        raise TypeError(f"in_training must be boolean, one or one per object; got dtype {trained.dtype}")
+    if trained.shape not in ((), data.shape[:1]):
+        raise ValueError(f"in_training must have shape ({data.shape[0]},), got {trained.shape}")
+    if held_out is not None and in_training is None and known_to(fit, data)[held_out.any(1)].any():
+        raise ValueError(
+            "the fit was trained on cells that are said to be held out: fit data.hide(held_out), "
+            "or say who was in_training"
+        )
+    if projection is None:
+        projection = project(fit, fitted, callback=callback)
+    check_same_objects(projection, data, rank=fit.rank)
+    return Judged(data, projection, np.broadcast_to(trained, data.shape[:1]), held_out)
+
+
+def pixel_target(
+    shape: tuple[int, int], dtype: np.dtype, wanted: bool, out: Mapping[str, Any] | None
+) -> PixelSurprise:
+    """Where the entries of cells are to be written; None for those that are not."""
+    if out is not None and wanted:
+        raise ValueError("pixel=True keeps cells in memory and out= writes them elsewhere: give one of them")
+    if out is None:
+        return PixelSurprise(*(np.empty(shape, dtype) if wanted else None for _ in PixelSurprise._fields))
+    if not hasattr(out, "keys"):
+        raise TypeError(f"out must map 'z', 'p' or 'weight' to arrays, got {type(out).__name__}")
+    given = {name: out[name] for name in PixelSurprise._fields if name in out}
+    if not given or len(given) < len(out):
+        raise ValueError(f"out must have some of 'z', 'p' and 'weight' and nothing else, got {sorted(out)}")
+    for name, target in given.items():
+        if tuple(target.shape) != shape or np.dtype(target.dtype).kind != "f":
+            raise ValueError(
+                f"out[{name!r}] must hold floats in shape {shape}, "
+                f"got {target.dtype} in {tuple(target.shape)}"
+            )
+    return PixelSurprise(*(given.get(name) for name in PixelSurprise._fields))
