@@ -232,7 +232,9 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 def _read(options: argparse.Namespace, dtype: str) -> rp.Dataset:
     roles = ("flux", "ivar", "grid", "ids", "mask")
     names = {role: getattr(options, role) for role in roles if getattr(options, role)}
-    data = rp.read(options.file, dtype=dtype, mask_bits=options.mask_bits, **names)
+    data = rp.read(
+        options.file, dtype=dtype, mask_bits=options.mask_bits, in_memory=not options.on_disk, **names
+    )
     n, m = data.shape
     _say(options, f"{options.file}: {n:,} objects x {m:,} pixels; {data.census}")
     return data

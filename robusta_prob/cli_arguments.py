@@ -186,6 +186,11 @@ def _names(parser: argparse.ArgumentParser) -> None:
         metavar="B,B,...",
         help="numbers of the bits of the mask that mean bad, such as 1,5,12 (default: all)",
     )
+    parser.add_argument(
+        "--on-disk",
+        action="store_true",
+        help="leave the spectra in FILE (HDF5) and read them block by block: for more than fits into memory",
+    )
 
 
 def _top(parser: argparse.ArgumentParser) -> None:

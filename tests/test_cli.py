@@ -161,6 +161,13 @@ def test_score_elsewhere_leaves_the_run_alone(run: Path, scored: tuple[Path, str
     }
 
 
+def test_scores_of_spectra_on_disk_are_the_same(
+    run: Path, spectra: Path, scored: tuple[Path, str, str], tmp_path: Path
+) -> None:
+    assert cli.main(["score", str(run), str(spectra), "--on-disk", "-o", str(tmp_path), "--quiet"]) == 0
+    assert (tmp_path / "scores.csv").read_text() == (scored[0] / "scores.csv").read_text()
+
+
 def test_project_writes_coefficients(run: Path, spectra: Path, tmp_path: Path) -> None:
     out = tmp_path / "stars.h5"
     assert cli.main(["project", str(run), str(spectra), "-q", "-o", str(out)]) == 0
