@@ -73,8 +73,8 @@ def test_double_precision_is_kept_in_scores():
 
 
 def test_a_given_null_makes_scores_independent_of_their_neighbours():
-    survey = low_rank(300, 60, 2, seed=0)
-    fit = rp.fit(survey.data, 2)
+    survey = low_rank(300, 60, 3, seed=0)
+    fit = rp.fit(survey.data, 3)
     null = rp.surprise(fit, survey.data).null
     part = rp.surprise(fit, survey.data.take(slice(10, 20)), null=null).object.p_value
     whole = rp.surprise(fit, survey.data, null=null).object.p_value[10:20]
@@ -122,19 +122,19 @@ def test_objects_that_cannot_be_scored_say_why():
 
 
 def test_training_membership_is_by_id_and_flux_never_by_position():
-    survey = low_rank(200, 40, 2, seed=0)
-    other = low_rank(200, 40, 2, seed=1)  # the same default ids, other objects
-    fit = rp.fit(survey.data.take(slice(0, 150)), 2)
-    assert rp.surprise(fit, survey.data).object.in_training.tolist() == [True] * 150 + [False] * 50
+    survey = low_rank(300, 60, 3, seed=0)
+    other = low_rank(300, 60, 3, seed=1)  # the same default ids, other objects
+    fit = rp.fit(survey.data.take(slice(0, 260)), 3)
+    assert rp.surprise(fit, survey.data).object.in_training.tolist() == [True] * 260 + [False] * 40
     assert not rp.surprise(fit, other.data).object.in_training.any()
     assert rp.surprise(fit, other.data, in_training=True).object.in_training.all()
     with pytest.raises(TypeError, match="in_training must be boolean"):
-        rp.surprise(fit, other.data, in_training=np.arange(200))
+        rp.surprise(fit, other.data, in_training=np.arange(300))
 
 
 def test_mahalanobis_names_objects_that_are_odd_but_on_the_manifold():
     for sigma in (3.0, 0.03):  # where posterior means have shrunk to a quarter of the variance, and where not
-        survey = low_rank(300, 80, 3, sigma=sigma, seed=4)
+        survey = low_rank(300, 60, 3, sigma=sigma, seed=4)
         fit = rp.fit(survey.data, 3)
         distance = rp.surprise(fit, survey.data).object.mahalanobis
         assert stats.kstest(distance, stats.chi2(3).cdf).pvalue > 1e-3
@@ -147,14 +147,14 @@ def test_mahalanobis_names_objects_that_are_odd_but_on_the_manifold():
 
 
 def test_probabilities_of_pixels_are_uniform():
-    survey = low_rank(300, 80, 2, nu=5, seed=5)
-    p = rp.surprise(rp.fit(survey.data, 2), survey.data, pixel=True).pixel.p
+    survey = low_rank(300, 60, 3, nu=5, seed=5)
+    p = rp.surprise(rp.fit(survey.data, 3), survey.data, pixel=True).pixel.p
     assert stats.kstest(p[::7].ravel()[:3000], "uniform").pvalue > 1e-3
 
 
 def test_a_single_object_is_judged_by_the_noise_law_of_the_fit():
-    survey = low_rank(300, 60, 2, seed=0)
-    fit = rp.fit(survey.data, 2)
+    survey = low_rank(300, 60, 3, seed=0)
+    fit = rp.fit(survey.data, 3)
     flux = (survey.data.flux * survey.data.unit).copy()
     flux[6] += 0.3 * np.sin(np.arange(60))  # ten times the noise
     data = rp.dataset(flux, survey.data.ivar / survey.data.unit**2)
@@ -185,8 +185,8 @@ def test_bad_pixels_of_fixed_flux_leave_p_values_alike_in_bright_and_faint_objec
 
 
 def test_cells_are_written_where_they_are_wanted(tmp_path):
-    survey = low_rank(200, 40, 2, missing=0.1, seed=0)
-    fit = rp.fit(survey.data, 2)
+    survey = low_rank(300, 60, 3, missing=0.1, seed=0)
+    fit = rp.fit(survey.data, 3)
     whole = rp.surprise(fit, survey.data, pixel=True)
     with h5py.File(tmp_path / "cells.h5", "w") as file:
         for name in ("z", "weight"):
@@ -246,11 +246,11 @@ def test_what_surprise_refuses():
 @pytest.mark.parametrize("trained", [True, False])
 def test_cells_that_were_held_out_are_judged_as_predictions(trained):
     """The last third of every spectrum; few training objects, so that the basis is uncertain too."""
-    data = low_rank(3060, 60, 4, sigma=0.5, seed=3).data
+    data = low_rank(3060, 60, 3, sigma=0.5, seed=3).data
     training, others = data.take(slice(0, 60)), data.take(slice(60, None))
     judged = training if trained else others
     hidden = np.broadcast_to(np.arange(60) >= 40, judged.shape)
-    fit = rp.fit(training.hide(np.broadcast_to(np.arange(60) >= 40, training.shape) & (SOME[:, None])), 4)
+    fit = rp.fit(training.hide(np.broadcast_to(np.arange(60) >= 40, training.shape) & (SOME[:, None])), 3)
     hidden = hidden & SOME[:, None] if trained else hidden
     scores = rp.surprise(fit, judged, held_out=hidden, pixel=True)
     assert scores.object.in_training.all() == trained
@@ -269,10 +269,10 @@ def test_cells_that_were_held_out_are_judged_as_predictions(trained):
 
 def test_the_variance_of_a_held_out_cell_is_that_of_a_prediction():
     """Densely: v + g Cov(a) g + a Cov(g) a."""
-    data = low_rank(120, 30, 3, sigma=0.5, seed=1).data
+    data = low_rank(120, 60, 3, sigma=0.5, seed=1).data
     fit = rp.fit(data.take(slice(0, 40)), 3, noise=rp.Noise(math.inf, 1.0, 0.0))
-    new, hidden = data.take(slice(40, None)), np.zeros((80, 30), bool)
-    hidden[:, 5:15] = True
+    new, hidden = data.take(slice(40, None)), np.zeros((80, 60), bool)
+    hidden[:, 5:25] = True
     own = rp.project(fit, new.hide(hidden))
     z = rp.surprise(fit, new, own, held_out=hidden, pixel=True).pixel.z
     A, V, G = own.coefficients, own.covariance, fit.basis
@@ -295,10 +295,10 @@ def test_progress_is_told_block_by_block(monkeypatch):
 
 
 def test_windows_that_are_nowhere_observed_have_no_probability():
-    survey = low_rank(80, 60, 2, seed=0)
+    survey = low_rank(80, 60, 3, seed=0)
     ivar = np.where(np.arange(60) % 3, 0.0, survey.data.ivar / survey.data.unit**2)
     data = rp.dataset(survey.data.flux * survey.data.unit, ivar)
-    o = rp.surprise(rp.fit(data, 2), data, windows=[8]).object
+    o = rp.surprise(rp.fit(data, 3), data, windows=[8]).object
     assert np.isnan(o.p_run).all() and not np.isnan(o.p_value).any()
     np.testing.assert_array_equal(o.q_any, o.q_value)  # of one test alone
 
