@@ -5,7 +5,7 @@ import math
 import h5py
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 import robusta_prob as rp
 from robusta_prob.scoring.calibration import REACH, Null, learn_null, log_tail, q_values
@@ -55,6 +55,16 @@ def test_the_null_law_is_recovered():
     assert 1 / null.inverse_df == pytest.approx(6.0, rel=0.1)
     assert null.scale == pytest.approx(1.1, rel=0.02)
     assert null.contamination == pytest.approx(0.005, rel=0.2)
+
+
+def test_where_no_pixel_is_wide_none_is_expected():
+    """1200 pixels of pure noise: an expected share of 1e-4 would put every object at z = -0.06."""
+    z = np.random.default_rng(3).standard_normal((3000, 1200))
+    null = learn_null(z.ravel())
+    deviate = -special.ndtri_exp(log_tail(null, null.surprise(z).mean(1), np.full(3000, 1200.0)))
+    assert deviate.mean() == pytest.approx(0.0, abs=0.05)  # the standard error is 0.018
+    assert deviate.std() == pytest.approx(1.0, abs=0.04)
+    assert null.cap < 14.0  # and still one bad pixel says no more than that
 
 
 def test_q_values_are_benjamini_and_hochbergs():

@@ -28,7 +28,7 @@ def main(objects: int = 2000, pixels: int = 200, steps: int = 1500, batch: int =
     svi = SVI(model, guide, optax.adam(optax.cosine_decay_schedule(0.02, steps)), Trace_ELBO())
     rng = np.random.default_rng(0)
     rows = rng.choice(objects, batch, replace=False)
-    state = svi.init(jax.random.key(0), flux[rows], ivar[rows])
+    state = jax.jit(svi.init)(jax.random.key(0), flux[rows], ivar[rows])  # op by op it takes much longer
     update = jax.jit(svi.update)
     for step in range(steps):
         rows = rng.choice(objects, batch, replace=False)

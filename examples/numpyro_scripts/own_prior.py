@@ -74,7 +74,7 @@ def unmix(objects: int, pixels: int, steps: int) -> float:
     flux, ivar = flux.astype(np.float32), np.full((objects, pixels), 400.0, np.float32)
     guide = rp.guide_for(non_negative, init={"basis": parts + 0.3})
     svi = SVI(non_negative, guide, optax.adam(0.03), Trace_ELBO())
-    state = svi.init(jax.random.key(0), flux, ivar)
+    state = jax.jit(svi.init)(jax.random.key(0), flux, ivar)  # op by op it takes much longer
     state, _ = jax.lax.scan(lambda now, _: svi.update(now, flux, ivar), state, length=steps)
     basis = np.asarray(guide.shared.median(svi.get_params(state))["basis"])
     assert (basis >= 0).all()

@@ -14,7 +14,7 @@ from robusta_prob.inference.blocks import rows_per_batch
 from robusta_prob.inference.problem import precision
 from robusta_prob.inference.results import Fit
 from robusta_prob.models.noise import log_kernel, log_normaliser
-from robusta_prob.scoring.calibration import SMALLEST, Null, learn_null, learn_share, log_tail
+from robusta_prob.scoring.calibration import BOUNDING, SMALLEST, Null, learn_null, learn_share, log_tail
 from robusta_prob.scoring.correlation import clumping, with_correlation
 from robusta_prob.scoring.predictive import Cells, Judged, cells, quantiles
 from robusta_prob.scoring.runs import LARGEST, best_windows, bounded, lag_one, log_p_of_windows
@@ -70,7 +70,7 @@ def gather(
                 np.clip(block.z, -LARGEST, LARGEST).astype(np.float32),
                 block.seen,
                 np.maximum(scale, 1.0).astype(np.float32),
-                np.array([null.inverse_df, null.scale, null.contamination, null.cap], np.float32),
+                np.array([null.inverse_df, null.scale, null.bounding, null.cap], np.float32),
                 widths,
             )
         surprise, largest, lag1, best = (np.asarray(x, float) for x in sums)
@@ -159,7 +159,7 @@ def _with_shares(
     groups = int(min(GROUPS, seen.sum() // GROUP_CELLS, len(z) // NULL_OBJECTS))
     if (
         groups < 2
-        or null.contamination <= 2.0 * SMALLEST
+        or null.contamination <= 2.0 * BOUNDING
         or np.ptp(np.quantile(level, (0.05, 0.95))) < SPREAD
     ):
         return null
