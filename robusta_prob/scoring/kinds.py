@@ -155,11 +155,11 @@ def name_kinds(
     """The kind of each row, all of which are flagged."""
     rest = cell.seen & ~found.covered
     count = rest.sum(1)
-    judged = count > cell.taken + 1
+    enough = count > cell.taken + 1
     own = cell.z / np.maximum(scale, 1.0)[:, None]
     surprise = np.where(rest, null.surprise(own), 0.0).sum(1) / np.maximum(count, 1)
     log_p = np.full(len(count), -np.inf)
-    log_p[judged] = log_tail(null, surprise[judged], (count - cell.taken)[judged], level[judged])
+    log_p[enough] = log_tail(null, surprise[enough], (count - cell.taken)[enough], level[enough])
     observed = cell.seen.sum(1)
     deviation, of_rest = (_structure(cell.z, which, scale, null) for which in (cell.seen, rest))
     normal_rest = (log_p > NORMAL_REST) & (of_rest < STRUCTURE)
