@@ -13,10 +13,10 @@ from numpyro.infer.util import log_density
 from scipy import stats
 
 import robusta_prob as rp
-from robusta_prob.inference import em
 from robusta_prob.inference.anneal import TARGET
 from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.linalg import invert, pack, pair_count, solve, unpack
+from robusta_prob.inference.m_step import population_of
 from robusta_prob.inference.problem import Problem, chi2_quantile
 from robusta_prob.inference.settle import NOTHING
 from robusta_prob.inference.start import warm
@@ -45,8 +45,10 @@ def _pass(flux, ivar, A, V, G, law, population, *, marginal):
     settings = Settings(*map(jnp.asarray, (0.0, 0.0, 1.0, 1e30, 1.0)))
     law = NoiseLaw(*map(jnp.asarray, law))
     known = jnp.zeros((pair_count(len(G)), G.shape[1]))
-    shared = Globals(jnp.asarray(G), law, population, jnp.eye(len(G)), known)
-    new, sums, objects = sweep(pad(flux), pad(ivar), local, n, shared, settings, marginal=marginal)
+    shared = Globals(jnp.asarray(G), law, population, known)
+    new, sums, objects = sweep(
+        pad(flux), pad(ivar), local, n, jnp.eye(len(G)), shared, settings, marginal=marginal
+    )
     return jax.tree.map(lambda x: np.asarray(x)[:n], new), sums, np.asarray(objects.bound)[:n]
 
 
@@ -59,7 +61,7 @@ def test_joint_objective_is_numpyros_log_density_up_to_a_constant(x64, nu, floor
     for seed in (0, 1):
         flux, ivar, *_, mean, covariance = _random(0)
         _, _, A, G, _, _ = _random(10 + seed)
-        population = em.population_of(mean, covariance, np.dtype(float))
+        population = population_of(mean, covariance)
         law = (1 / nu, 1.3, floor)
         _, _, bound = _pass(flux, ivar, A, np.zeros((30, 3, 3)), G, law, population, marginal=False)
         prior = rp.Prior(mean, covariance, math.inf)
@@ -81,7 +83,7 @@ def test_marginal_bound_is_the_elbo_under_the_matching_guide(x64):
     flux, ivar, A, G, mean, covariance = _random(3, n, m, k)
     half = np.random.default_rng(5).normal(size=(n, k, 2 * k))
     V = 0.02 * half @ half.transpose(0, 2, 1)
-    population = em.population_of(mean, covariance, np.dtype(float))
+    population = population_of(mean, covariance)
     _, _, bound = _pass(flux, ivar, A, V, G, (1 / nu, scale, 0.0), population, marginal=True)
 
     square = (flux - A @ G) ** 2 + np.einsum("kj,ikl,lj->ij", G, V, G)
@@ -193,7 +195,7 @@ def test_the_marginal_bound_never_falls_at_a_given_population(x64, noise):
     data = low_rank(150, 80, 2, nu=3, missing=0.2, seed=1, dtype="float64").data
     problem, blocks, state, _ = _marginal_optimum(data, noise, passes=5)
     turn = jnp.asarray(np.random.default_rng(0).normal(size=state.shared.basis.shape))
-    state = em.State(state.shared._replace(basis=state.shared.basis + 0.1 * turn), state.local)
+    state = state._replace(shared=state.shared._replace(basis=state.shared.basis + 0.1 * turn), past=None)
     bounds, learn = [], problem.learn._replace(population=0.0)
     for epoch in range(40):
         state, info, _ = problem.step(state, blocks, TARGET, epoch, "test", learn)
@@ -207,8 +209,8 @@ def test_a_jump_that_lowers_the_bound_is_taken_back(x64):
     problem, blocks, state, info = _marginal_optimum(data, rp.Noise(1.0, 3.0, 0.0), passes=5)
     turn = jnp.asarray(np.random.default_rng(0).normal(size=state.shared.basis.shape))
     bad = state.shared._replace(basis=state.shared.basis + 0.1 * turn)
-    assert int(state.past.memory.leaps.seen) > 1
-    fallen = problem.step(em.State(bad, state.local), blocks, TARGET, 5, "test")[1]
+    assert state.past.memory.leaps.differences
+    fallen = problem.step(state._replace(shared=bad, past=None), blocks, TARGET, 5, "test")[1]
     mended = problem.step(state._replace(shared=bad), blocks, TARGET, 5, "test")[1]
     assert fallen.bound < info.bound - 100 and mended.bound > info.bound - 1e-3
 
@@ -250,14 +252,14 @@ def test_another_value_of_any_continuous_setting_compiles_nothing():
         return {"noise": rp.Noise(nu, q, 0.0), "prior": rp.Prior.flat(), "schedule": schedule}
 
     rp.fit(data, 2, **options(5.0, 1.0, rp.anneal.tightening()))
-    before = sweep._cache_size(), em.update._cache_size()
+    before = sweep._cache_size()
     rp.fit(data, 2, **options(2.0, 3.0, rp.anneal.tightening(1, 3)))
     rp.fit(
         data.take(slice(0, 150)),
         2,
         **options(0.5, math.inf, rp.anneal.constant(rp.anneal.Robustness(0.5, 0.3))),
     )
-    assert (sweep._cache_size(), em.update._cache_size()) == before
+    assert sweep._cache_size() == before
 
 
 def test_the_same_key_gives_the_same_fit_and_row_order_does_not_matter():

@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Float
 
 from robusta_prob.data import Dataset
-from robusta_prob.inference import em
+from robusta_prob.inference import em, m_step
 from robusta_prob.inference.anneal import TARGET
 from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.isolate import tamed
 from robusta_prob.inference.iterate import ADVICE, Epoch, Run, Status, iterate
-from robusta_prob.inference.linalg import invert, pack, unpack
+from robusta_prob.inference.linalg import invert_on_host, pack, unpack
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.results import Fit, PopulationLaw, fingerprints
 from robusta_prob.inference.settle import NOTHING, covariances, settle
@@ -68,7 +68,7 @@ def finish(
     packed, last = covariances(problem, state, blocks, information)
     gram = unpack(np.asarray(last.statistics.gram, float) * information, rank)
     if column_covariance is None:
-        column_covariance = np.moveaxis(invert_host(gram), -1, 0)
+        column_covariance = np.moveaxis(invert_on_host(gram, float(np.finfo(data.dtype).eps))[0], -1, 0)
     trained = np.asarray(last.statistics.gram[0]) > 0
     column_covariance[~trained] = 0.0
 
@@ -124,23 +124,18 @@ def _information(problem: Problem, state: em.State, blocks: Blocks) -> float:
     """`em.information` of the residuals, which are those after so many parameters were fitted."""
     # from the residuals alone: under a threshold the naive Cov(a) is many times too large
     points = tuple(x._replace(covariance=jnp.zeros_like(x.covariance)) for x in state.local)
-    _, info, _ = problem.step(em.State(state.shared, points), blocks, TARGET, 0, "information", NOTHING)
+    _, info, _ = problem.step(
+        state._replace(local=points, past=None), blocks, TARGET, 0, "information", NOTHING
+    )
     n, m = problem.data.shape
     census, rank = problem.data.census, problem.rank
     fitted = rank * (m - census.empty_pixels + n - census.empty_objects - rank)
-    return float(em.information(info.statistics, min(fitted / census.observed, MOST_FITTED)))
-
-
-def invert_host(full: Float[np.ndarray, "rank rank systems"]) -> Float[np.ndarray, "rank rank systems"]:
-    """Inverse of symmetric systems in the dtype that JAX now computes in."""
-    inverse, _ = invert(jnp.asarray(full))
-    return np.array(inverse, float)
+    return m_step.information(info.statistics, min(fitted / census.observed, MOST_FITTED))
 
 
 def _moments(state: em.State, statistics: Statistics) -> PopulationLaw:
     return PopulationLaw(
-        np.asarray(em.mean_of(state.shared.population, statistics), float),
-        np.asarray(em.covariance_of(statistics), float),
+        m_step.mean_of(state.shared.population, statistics), m_step.covariance_of(statistics)
     )
 
 
@@ -185,10 +180,10 @@ def _learn_noise(
 
     def step(now: em.State, epoch: int) -> tuple[em.State, em.Info, Epoch]:
         new, info, line = free.step(
-            now, blocks, TARGET, epoch, "noise", free.learn._replace(basis=0.0, population=0.0)
+            now, blocks, TARGET, epoch, "noise", free.learn._replace(basis=False, population=False)
         )
         held = [x._replace(coefficients=y.coefficients) for x, y in zip(new.local, first.local, strict=True)]
-        return em.State(new.shared, tuple(held)), info, line
+        return new._replace(local=tuple(held), past=None), info, line
 
     run = iterate(step, first, max_epochs=NOISE_PASSES, tol=NOISE_REST)
     return run.state.shared.loss, run.status

@@ -42,13 +42,13 @@ def unpack(packed: Float[AnyArray, "pairs *systems"], rank: int) -> Float[AnyArr
     return packed[_places(rank)]
 
 
-def pack(full: Float[Array, "rank rank *systems"]) -> Float[Array, "pairs *systems"]:
+def pack(full: Float[AnyArray, "rank rank *systems"]) -> Float[AnyArray, "pairs *systems"]:
     """Packed upper triangles of symmetric matrices."""
     first, second = pairs(full.shape[0])
     return full[first, second]
 
 
-def congruence(T: Float[Array, "rank rank"]) -> Float[Array, "pairs pairs"]:
+def congruence(T: Float[AnyArray, "rank rank"]) -> Float[AnyArray, "pairs pairs"]:
     """The matrix that takes packed V to packed T V T^T."""
     first, second = pairs(len(T))
     mixed = np.where(first == second, 0.0, 1.0).astype(T.dtype)
@@ -95,3 +95,36 @@ def solve(
     left = rhs - (full * x[None]).sum(1)
     spoilt = ~((weight * left**2).sum(0) <= 0.25 * (weight * rhs**2).sum(0))
     return jnp.where(spoilt, weight * rhs / full.shape[0], x), inverse, log_det
+
+
+def invert_on_host(
+    full: Float[np.ndarray, "rank rank systems"], eps: float
+) -> tuple[Float[np.ndarray, "rank rank systems"], Float[np.ndarray, " systems"]]:
+    """`invert` in float64, for what is done once a pass; the systems were summed with roundings of `eps`."""
+    rank, lift = len(full), LIFT * eps
+    diagonal = np.einsum("kks->ks", full)
+    scale = np.where(diagonal > 0, 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0)), 1.0)
+    X = full * scale[:, None] * scale[None, :]
+    X[np.arange(rank), np.arange(rank)] = 1.0 + lift
+    log_det = -2.0 * np.log(scale).sum(0)
+    for k in range(rank):
+        pivot = np.maximum(X[k, k], lift)
+        log_det += np.log(pivot)
+        row = X[k] / pivot
+        X -= X[:, k, None] * row[None]
+        X[:, k] = X[k] = -row
+        X[k, k] = -1.0 / pivot
+    return -X * scale[:, None] * scale[None, :], log_det
+
+
+def solve_on_host(
+    full: Float[np.ndarray, "rank rank systems"], rhs: Float[np.ndarray, "rank systems"], eps: float
+) -> tuple[Float[np.ndarray, "rank systems"], Float[np.ndarray, "rank rank systems"]]:
+    """`solve` in float64: the increments, and the inverse."""
+    inverse, _ = invert_on_host(full, eps)
+    x = np.einsum("kls,ls->ks", inverse, rhs)
+    diagonal = np.einsum("kks->ks", full)
+    weight = np.divide(1.0, diagonal, out=np.zeros_like(diagonal), where=diagonal > 0)
+    left = rhs - np.einsum("kls,ls->ks", full, x)
+    spoilt = ~((weight * left**2).sum(0) <= 0.25 * (weight * rhs**2).sum(0))
+    return np.where(spoilt, weight * rhs / len(full), x), inverse

@@ -113,7 +113,7 @@ def closed_form(
     Y, W, basis, population, law = lax.stop_gradient((Y, W, basis, population, law))
     rank, dtype = len(basis), flux.dtype
     known = jnp.zeros((pair_count(rank), basis.shape[1]), dtype)
-    shared = Globals(basis, law, population, jnp.eye(rank, dtype=dtype), known)
+    shared = Globals(basis, law, population, known)
 
     # the E-step's precision takes its weights for known; the Fisher information does not
     fisher = (1.0 + law.inverse_df) / (1.0 + 3.0 * law.inverse_df)

@@ -18,6 +18,7 @@ from robusta_prob.inference.anneal import Robustness
 from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.iterate import Epoch
 from robusta_prob.inference.linalg import pair_count
+from robusta_prob.inference.m_step import Learn, flat_population, population_of
 from robusta_prob.inference.sweep import Globals, Population, Settings
 from robusta_prob.models.noise import Noise, NoiseLaw
 from robusta_prob.models.priors import Prior
@@ -44,7 +45,7 @@ class Problem(NamedTuple):
     rank: int
     noise: Noise
     prior: Prior
-    learn: em.Learn
+    learn: Learn
     separable: bool  # whether the given errors vary enough to tell a scale from a floor
     dtype: np.dtype
 
@@ -54,14 +55,14 @@ class Problem(NamedTuple):
         per_pixel = noise.floor == "pixel"
         separable = scale_and_floor_separate(data, per_pixel)
         learn_floor = (noise.floor is None or per_pixel) and (separable or noise.scale is not None)
-        learn = em.Learn(
-            basis=1.0,
-            nu=float(noise.nu is None),
-            scale=float(noise.scale is None),
-            floor=float(learn_floor),
-            contamination=float(noise.learns_contamination),
-            width=float(noise.has_contamination),
-            population=float(not prior.is_flat),
+        learn = Learn(
+            basis=True,
+            nu=noise.nu is None,
+            scale=noise.scale is None,
+            floor=learn_floor,
+            contamination=noise.learns_contamination,
+            width=noise.has_contamination,
+            population=not prior.is_flat,
         )
         return cls(data, rank, noise, prior, learn, separable, data.dtype)
 
@@ -87,12 +88,10 @@ class Problem(NamedTuple):
             return None
         return 0.0 if self.noise.floor is None or self.per_pixel else float(self.noise.floor)
 
-    def settings(
-        self, robustness: Robustness, learn: em.Learn, information: float = 1.0, *, steady: bool = True
-    ) -> Settings:
+    def settings(self, robustness: Robustness, learn: Learn, information: float = 1.0) -> Settings:
         """Of a pass, as arrays of the data's dtype (so that no value compiles anything)."""
         cut = NO_CUT if self.prior.is_flat else chi2_quantile(self.rank)
-        values = (*robustness, learn.any_noise, cut, information, float(steady))
+        values = (*robustness, float(learn.any_noise), cut, information)
         return Settings(*(jnp.asarray(x, self.dtype) for x in values))
 
     def law(self, law: NoiseLaw) -> NoiseLaw:
@@ -107,7 +106,6 @@ class Problem(NamedTuple):
             jnp.asarray(basis, self.dtype),
             law,
             population,
-            turn=jnp.eye(len(basis), dtype=self.dtype),
             basis_covariance=jnp.zeros((pair_count(len(basis)), basis.shape[1]), self.dtype),
         )
 
@@ -115,9 +113,8 @@ class Problem(NamedTuple):
         self, mean: Float[np.ndarray, " rank"], covariance: Float[np.ndarray, "rank rank"]
     ) -> Population:
         """The population's prior: flat, or this first guess of it."""
-        if self.prior.is_flat:
-            return em.flat_population(self.rank, self.dtype)
-        return em.population_of(mean, covariance, self.dtype)
+        law = flat_population(self.rank) if self.prior.is_flat else population_of(mean, covariance)
+        return Population(*(jnp.asarray(np.asarray(x, self.dtype)) for x in law))
 
     def step(
         self,
@@ -126,7 +123,7 @@ class Problem(NamedTuple):
         robustness: Robustness,
         epoch: int,
         stage: str,
-        learn: em.Learn | None = None,
+        learn: Learn | None = None,
         information: float = 1.0,
         *,
         steady: bool = True,
@@ -136,17 +133,18 @@ class Problem(NamedTuple):
         new, info = em.step(
             state,
             blocks,
-            self.settings(robustness, learn, information, steady=steady),
+            self.settings(robustness, learn, information),
             learn,
             marginal=self.marginal,
+            steady=steady,
         )
         law = new.shared.loss
         line = Epoch(
             epoch,
             stage,
             info.bound,
-            float(info.moves.basis),
-            float(info.moves.noise),
+            info.moves.basis,
+            info.moves.noise,
             *robustness,
             law.nu,
             float(law.scale),

@@ -21,7 +21,6 @@ from numpyro.infer.svi import SVIState
 from robusta_prob.inference import local
 from robusta_prob.inference.anneal import TARGET, Robustness
 from robusta_prob.inference.guides import Program, annealed, guide_for, whitened
-from robusta_prob.inference.linalg import invert
 from robusta_prob.inference.sweep import Globals, Population
 from robusta_prob.models.noise import Noise
 from robusta_prob.models.priors import Prior
@@ -119,9 +118,8 @@ def given(recipe: Recipe, first: Population) -> Program:
     return program
 
 
-def _root(first: Population) -> Float[Array, "rank rank"]:
-    covariance, _ = invert(first.precision[:, :, None])
-    return jnp.linalg.cholesky(covariance[:, :, 0])
+def _root(first: Population) -> Float[np.ndarray, "rank rank"]:
+    return np.linalg.cholesky(np.linalg.inv(np.asarray(first.precision, float)))
 
 
 def _values(first: Globals) -> dict[str, Any]:

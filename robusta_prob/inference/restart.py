@@ -47,7 +47,8 @@ def restart(problem: Problem, state: em.State, blocks: Blocks) -> tuple[em.State
     for name, values in present.items():
         values[rows[better]] = found[name][better]
     columns = zip(*(blocks.deal(present[name], problem.dtype) for name in Local._fields), strict=True)
-    return em.State(state.shared, tuple(Local(*map(jnp.asarray, x)) for x in columns)), int(better.sum())
+    local = tuple(Local(*map(jnp.asarray, x)) for x in columns)
+    return state._replace(local=local, past=None), int(better.sum())
 
 
 def _gathered(state: em.State, blocks: Blocks) -> dict[str, np.ndarray]:

@@ -8,12 +8,13 @@ from jaxtyping import Float
 from robusta_prob.inference import em
 from robusta_prob.inference.anneal import TARGET, Robustness
 from robusta_prob.inference.blocks import Blocks
+from robusta_prob.inference.m_step import Learn
 from robusta_prob.inference.problem import Problem
 
 PASSES = 20
 REST = 0.01  # change of an object's coefficients, in posterior standard deviations, that counts as rest
 STRAGGLERS = 0.01  # share of the objects (foreign ones, torn between two solutions) that may still move
-NOTHING = em.Learn(*[0.0] * len(em.Learn._fields))
+NOTHING = Learn(*[False] * len(Learn._fields))
 
 
 def settle(

@@ -17,7 +17,7 @@ Notation of the kernels, after the paper: Y flux, W ivar (B, M); A coefficients 
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,26 +31,26 @@ from robusta_prob.models.noise import Law, NoiseLaw, effective_ivar, law_at, log
 
 _HALF_POINT = 0.37455  # c with E[z^2 / (z^2 + c)] = 1/2 for a standard normal z
 FAR = 1e12  # z^2 from which a cell says nothing more about the noise law, and its square stays in float32
+Numbers = Any  # arrays of the device in a sweep, of the host (float64) between sweeps
 BLOCK = 128  # objects per inner step: a block of float32 spectra stays in the second-level cache
 
 
 class Population(NamedTuple):
     """Normal(mean, precision^-1) of the coefficients; precision 0 is the flat prior."""
 
-    mean: Float[Array, " rank"]
-    precision: Float[Array, "rank rank"]
-    log_det: Float[Array, ""]  # of the precision; 0 for the flat prior
+    mean: Float[Numbers, " rank"]
+    precision: Float[Numbers, "rank rank"]
+    log_det: Float[Numbers, ""]  # of the precision; 0 for the flat prior
 
 
 class Globals(NamedTuple):
     """What all objects share, and what a sweep needs to know of it."""
 
-    basis: Float[Array, "rank pixels"]
+    basis: Float[Numbers, "rank pixels"]
     loss: NoiseLaw
     population: Population
-    turn: Float[Array, "rank rank"]  # takes coefficients from the gauge of the pass before into this one
     # Cov(g_j), packed, with the weights taken for known; 0 until it is known
-    basis_covariance: Float[Array, "pairs pixels"]
+    basis_covariance: Float[Numbers, "pairs pixels"]
 
 
 class Local(NamedTuple):
@@ -73,20 +73,19 @@ class Settings(NamedTuple):
     object_cut: Float[Array, ""] | float
     # factor on the Grams: 1, or the sandwich's where covariances are wanted
     information: Float[Array, ""] | float
-    steady: Float[Array, ""] | float = 1.0  # 0 while the schedule still changes the passes
 
 
 class Statistics(NamedTuple):
     """Sums over objects: all that the update of `Globals` needs."""
 
-    gram: Float[Array, "pairs pixels"]  # sum_i w_ij m_i m_i^T
-    gram_cov: Float[Array, "pairs pixels"]  # sum_i w_ij V_i
-    rhs: Float[Array, "rank pixels"]  # sum_i w_ij m_i r_ij
+    gram: Float[Numbers, "pairs pixels"]  # sum_i w_ij m_i m_i^T
+    gram_cov: Float[Numbers, "pairs pixels"]  # sum_i w_ij V_i
+    rhs: Float[Numbers, "rank pixels"]  # sum_i w_ij m_i r_ij
     noise: NoiseSums
-    influence: Float[Array, " five"]  # sums of 1, w, psi^2, psi', psi'^2 over cells: the sandwich's scalars
-    moment0: Float[Array, ""]  # sum_i omega_i
-    moment1: Float[Array, " rank"]  # sum_i omega_i (m_i - mu), centred or float32 loses C
-    moment2: Float[Array, "rank rank"]  # sum_i omega_i ((m_i - mu) (m_i - mu)^T + V_i)
+    influence: Float[Numbers, " five"]  # sums of 1, w, psi^2, psi', psi'^2 over cells: the sandwich's scalars
+    moment0: Float[Numbers, ""]  # sum_i omega_i
+    moment1: Float[Numbers, " rank"]  # sum_i omega_i (m_i - mu), centred or float32 loses C
+    moment2: Float[Numbers, "rank rank"]  # sum_i omega_i ((m_i - mu) (m_i - mu)^T + V_i)
 
 
 class PerObject(NamedTuple):
@@ -127,7 +126,7 @@ def sweep_block(
 ) -> tuple[Local, Statistics, PerObject]:
     """One pass over one block: new local values, the statistics, and the bound before the update."""
     A, V, log_det, scale2 = local
-    G, law, population, _, basis_covariance = shared
+    G, law, population, basis_covariance = shared
     rank = len(G)
     first, second = pairs(rank)
     GG = G[first] * G[second]
@@ -281,6 +280,7 @@ def sweep(
     W: Float[Array, "rows pixels"],
     local: Local,
     rows: Int[Array, ""],
+    turn: Float[Array, "rank rank"],
     shared: Globals,
     settings: Settings,
     *,
@@ -288,10 +288,11 @@ def sweep(
 ) -> tuple[Local, Statistics, PerObject]:
     """`sweep_block` over the first `rows` of a larger batch, whose length is a multiple of `BLOCK`.
 
-    The number of rows is traced: a short batch costs no more than its rows, and compiles nothing.
+    `turn` takes the coefficients from the gauge in which they are into that of the basis. The number of rows
+    is traced: a short batch costs no more than its rows, and compiles nothing.
     """
     total, pixels = Y.shape
-    local = _turned(local, shared.turn)
+    local = _turned(local, turn)
 
     def body(b: Array, carry: tuple[Local, Statistics, PerObject]) -> tuple[Local, Statistics, PerObject]:
         old, sums, seen = carry

@@ -18,7 +18,8 @@ from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.guides import LAW
 from robusta_prob.inference.isolate import tamed
 from robusta_prob.inference.iterate import ADVICE, Epoch, Run, iterate
-from robusta_prob.inference.linalg import invert, unpack
+from robusta_prob.inference.linalg import invert_on_host, unpack
+from robusta_prob.inference.m_step import Moves
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.recipe import Batch, population_at
 from robusta_prob.inference.request import Plan, Request
@@ -41,14 +42,6 @@ class State(NamedTuple):
     centre: Mapping[str, np.ndarray]  # of everything shared
     best: float  # bound so far
     since: int  # epochs ago
-
-
-class Moves(NamedTuple):
-    """How far an epoch went, see `em.Moves`."""
-
-    basis: float
-    to_go: float
-    noise: float
 
 
 class Info(NamedTuple):
@@ -160,8 +153,7 @@ def warm_up(
     gram = unpack(np.asarray(info.statistics.gram + info.statistics.gram_cov, float), problem.rank)
     gram *= n / sample.data.shape[0]
     gram += m * np.eye(problem.rank)[:, :, None]  # the weak prior of the programs
-    covariance, _ = invert(jnp.asarray(gram))
-    covariance = np.moveaxis(np.asarray(covariance, float), -1, 0)
+    covariance = np.moveaxis(invert_on_host(gram, float(np.finfo(problem.dtype).eps))[0], -1, 0)
     if not all(np.isfinite(x).all() for x in (covariance, *jax.tree.leaves(state.shared))):
         raise FloatingPointError(f"the warm-up in closed form did not stay finite; {ADVICE}")
     root = np.linalg.cholesky(covariance)
