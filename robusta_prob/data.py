@@ -182,12 +182,13 @@ class Dataset:
         return counts
 
     def blocks(
-        self, rows: int, unit: float | None = None
+        self, rows: int, unit: float | None = None, order: Sequence[int] | None = None
     ) -> Iterator[tuple[slice, Float[np.ndarray, "rows pixels"], Float[np.ndarray, "rows pixels"]]]:
         """(slice, flux, ivar) of consecutive blocks of `rows` objects, in units of `unit`, a power of two.
 
-        The last block is padded with missing objects: every block has one shape, so that nothing is
-        compiled twice. Its slice covers the real objects only.
+        `order` are the numbers of the blocks wanted, in that order; default: all. The last block is padded
+        with missing objects: every block has one shape, so that nothing is compiled twice. Its slice covers
+        the real objects only.
 
         Raises
         ------
@@ -196,12 +197,14 @@ class Dataset:
         """
         if rows < 1:
             raise ValueError(f"a block must have at least one row, got rows={rows}")
-        return self._blocks(rows, self.unit if unit is None else validate.check_unit(unit))
+        return self._blocks(rows, self.unit if unit is None else validate.check_unit(unit), order)
 
-    def _blocks(self, rows: int, unit: float) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    def _blocks(
+        self, rows: int, unit: float, order: Sequence[int] | None
+    ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
         _, m = self.shape
         exponent = round(math.log2(self.unit) - math.log2(unit))
-        for here, (flux, ivar) in self._pairs(rows):
+        for here, (flux, ivar) in self._pairs(slices(self.shape[0], rows, order)):
             if exponent:
                 seen = ivar > 0
                 with np.errstate(over="ignore", under="ignore"):
@@ -212,10 +215,15 @@ class Dataset:
                 flux, ivar = (np.concatenate([x, np.zeros((short, m), x.dtype)]) for x in (flux, ivar))
             yield here, flux, ivar
 
-    def _pairs(self, rows: int) -> Iterator[tuple[slice, tuple[np.ndarray, np.ndarray]]]:
-        n, _ = self.shape
-        for here in (slice(start, min(start + rows, n)) for start in range(0, n, rows)):
+    def _pairs(self, wanted: Sequence[slice]) -> Iterator[tuple[slice, tuple[np.ndarray, np.ndarray]]]:
+        for here in wanted:
             yield here, (self.flux[here], self.ivar[here])
+
+
+def slices(n: int, rows: int, order: Sequence[int] | None = None) -> list[slice]:
+    """Consecutive blocks of `rows` out of `n`, all or those of the numbers in `order`."""
+    every = [slice(start, min(start + rows, n)) for start in range(0, n, rows)]
+    return every if order is None else [every[number] for number in order]
 
 
 def dataset(

@@ -7,7 +7,7 @@ flux and ivar, are `Stored`: they have a shape and a dtype and can be indexed, a
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from robusta_prob import validate
-from robusta_prob.data import Dataset, DataWarning, Labels, dataset, warn_of_contradictions
+from robusta_prob.data import Dataset, DataWarning, Labels, dataset, slices, warn_of_contradictions
 
 ROWS = 1024  # that are read at once where many are asked for
 GAP = 16  # rows that are read and thrown away rather than begin a new read
@@ -66,12 +66,13 @@ class Source:
         flux, ivar = (np.concatenate([raw[side][at] for at, raw in parts])[back] for side in (0, 1))
         return flux, ivar
 
-    def blocks(self, rows: int) -> Iterator[tuple[slice, Pair]]:
-        """(slice, pair) of consecutive blocks; the next one is read while this one is used."""
-        slices = [slice(start, min(start + rows, self.shape[0])) for start in range(0, self.shape[0], rows)]
+    def blocks(self, wanted: Sequence[slice]) -> Iterator[tuple[slice, Pair]]:
+        """(slice, pair) of these rows; the next ones are read while these are used."""
+        if not wanted:
+            return
         with ThreadPoolExecutor(1) as reader:
-            ahead = reader.submit(self.read, slices[0])
-            for here, following in zip(slices, [*slices[1:], None], strict=True):
+            ahead = reader.submit(self.read, wanted[0])
+            for here, following in zip(wanted, [*wanted[1:], None], strict=True):
                 pair = ahead.result()
                 if following is not None:
                     ahead = reader.submit(self.read, following)
@@ -106,7 +107,7 @@ class Stored:
         rows, *columns = key if isinstance(key, tuple) else (key,)
         index = np.arange(len(self))[rows]
         some = self.source.take(np.atleast_1d(index))
-        parts = [pair[self._side][:, *columns] for _, pair in some.blocks(ROWS)] if index.size else []
+        parts = [pair[self._side][:, *columns] for _, pair in some.blocks(slices(index.size, ROWS))]
         values = np.concatenate(parts) if parts else np.empty((0, self.shape[1]), self.dtype)[:, *columns]
         return values if index.ndim else values[0]
 
@@ -136,7 +137,7 @@ class StoredDataset(Dataset):
     def load(self) -> Dataset:
         """The same data in memory."""
         flux, ivar = (validate.aligned(self.shape, self.dtype) for _ in range(2))
-        for here, (y, w) in self._pairs(ROWS):
+        for here, (y, w) in self._pairs(slices(self.shape[0], ROWS)):
             flux[here], ivar[here] = y, w
         flux.flags.writeable = ivar.flags.writeable = False
         return Dataset(flux, ivar, self.labels)
@@ -148,7 +149,7 @@ class StoredDataset(Dataset):
     def counted(self) -> Dataset:
         """With the census of what is there now, in one pass."""
         n_observed, pixel_seen = np.empty(self.shape[0], np.int64), np.zeros(self.shape[1], bool)
-        for here, (_, ivar) in self._pairs(ROWS):
+        for here, (_, ivar) in self._pairs(slices(self.shape[0], ROWS)):
             seen = ivar > 0
             n_observed[here] = seen.sum(1)
             pixel_seen |= seen.any(0)
@@ -159,8 +160,8 @@ class StoredDataset(Dataset):
     def _rows(self, index: Int[np.ndarray, " some"], labels: Labels) -> Dataset:
         return type(self).of(self.source.take(index), labels).counted()
 
-    def _pairs(self, rows: int) -> Iterator[tuple[slice, Pair]]:
-        return self.source.blocks(rows)
+    def _pairs(self, wanted: Sequence[slice]) -> Iterator[tuple[slice, Pair]]:
+        return self.source.blocks(wanted)
 
 
 def stored(

@@ -18,9 +18,10 @@ from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.linalg import invert, pack, pair_count, solve, unpack
 from robusta_prob.inference.m_step import population_of
 from robusta_prob.inference.problem import Problem, chi2_quantile
+from robusta_prob.inference.quantities import Globals, Local, Settings
 from robusta_prob.inference.settle import NOTHING
 from robusta_prob.inference.start import warm
-from robusta_prob.inference.sweep import Globals, Local, Settings, sweep
+from robusta_prob.inference.sweep import sweep
 from robusta_prob.models.noise import NoiseLaw
 from robusta_prob.simulate import largest_angle, low_rank
 

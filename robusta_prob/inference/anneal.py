@@ -24,6 +24,7 @@ Schedule = Callable[[int], Robustness]
 """Epoch (0, 1, ...) -> `Robustness`. Must come to a constant value, for which the fit may converge."""
 
 FAR = 10**9  # an epoch at which every schedule has ended
+HOLD, RELEASE = 4, 2  # epochs under full robustness, and from there to the model
 CLOSE = 1e-3  # to its last value: then a schedule has ended
 
 TARGET = Robustness()
@@ -48,7 +49,13 @@ def constant(robustness: Robustness = TARGET) -> Schedule:
     return lambda epoch: robustness
 
 
-def tightening(hold: int = 4, release: int = 2, begin: Robustness = FULL) -> Schedule:
+def paced(updates: int) -> Schedule:
+    """`tightening` over as many updates as by default, of which an epoch makes so many."""
+    hold, release = (-(-epochs // updates) for epochs in (HOLD, RELEASE))
+    return tightening(hold, release)
+
+
+def tightening(hold: int = HOLD, release: int = RELEASE, begin: Robustness = FULL) -> Schedule:
     """`begin` for `hold` epochs, then linearly to the model over `release` more."""
 
     def schedule(epoch: int) -> Robustness:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import jax
@@ -30,7 +31,7 @@ class Blocks:
     """All blocks of a data set: at hand, or read anew in every pass."""
 
     def __init__(
-        self, read: Callable[[], Iterator[Block]], size: int, rows: Sequence[int], *, at_hand: bool
+        self, read: Callable[..., Iterator[Block]], size: int, rows: Sequence[int], *, at_hand: bool
     ) -> None:
         self.size, self.rows, self.at_hand = size, tuple(rows), at_hand  # padded and real objects per block
         self._read = read
@@ -53,8 +54,8 @@ class Blocks:
         """
         size, kind, n = rows or rows_per_batch(data), dtype or data.dtype, data.shape[0]
 
-        def read() -> Iterator[Block]:
-            for here, *pair in data.blocks(size, unit):
+        def read(order: Sequence[int] | None = None) -> Iterator[Block]:
+            for here, *pair in data.blocks(size, unit, order):
                 flux, ivar = within_reach(*(x.astype(kind, copy=False) for x in pair))
                 if known is not None and not known.all():
                     ivar = np.where(known, ivar, np.zeros((), kind))
@@ -65,6 +66,15 @@ class Blocks:
 
     def __iter__(self) -> Iterator[Block]:
         return iter(self._blocks) if self.at_hand else self._read()
+
+    def ordered(self, order: Sequence[int]) -> Iterator[Block]:
+        """Blocks of these numbers, one after the other."""
+        return (self._blocks[number] for number in order) if self.at_hand else self._read(order)
+
+    def some(self, stream: Iterator[Block], numbers: Sequence[int]) -> Blocks:
+        """The next blocks of a stream, which are those of these numbers, as all there are."""
+        rows = [self.rows[number] for number in numbers]
+        return Blocks(lambda: islice(stream, len(rows)), self.size, rows, at_hand=False)
 
     def one_by_one(self) -> Iterator[Blocks]:
         """Each block as all there is."""

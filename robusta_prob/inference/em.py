@@ -15,15 +15,12 @@ from jaxtyping import Float
 
 from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.linalg import pair_count
-from robusta_prob.inference.m_step import Learn, Memory, Moves, maximise, no_memory
-from robusta_prob.inference.sweep import (
-    Globals,
-    Local,
-    PerObject,
-    Settings,
-    Statistics,
-    sweep,
-)
+from robusta_prob.inference.m_step import NOWHERE, Learn, Memory, Moves, maximise, no_memory
+from robusta_prob.inference.parts import Parts
+from robusta_prob.inference.quantities import Globals, Local, PerObject, Settings, Statistics
+from robusta_prob.inference.sweep import sweep, turned_by
+
+FIRST_PASSES = 3  # over coefficients that mean nothing yet, before the basis follows them
 
 
 class Past(NamedTuple):
@@ -41,7 +38,8 @@ class State(NamedTuple):
     shared: Globals
     local: tuple[Local, ...]  # one per block
     turn: Float[np.ndarray, "rank rank"]  # takes them into the gauge of `shared`
-    past: Past | None = None
+    past: Past | None = None  # of whole passes
+    parts: Parts | None = None  # of passes with an update after every part
 
 
 class Info(NamedTuple):
@@ -77,35 +75,92 @@ def step(
     *,
     marginal: bool,
     steady: bool,
+    updates: int = 1,
 ) -> tuple[State, Info]:
-    """One pass over the blocks, then one update of everything shared; a jump that lowered F is taken back."""
+    """One pass over the blocks, then one update of everything shared; a jump that lowered F is taken back.
+
+    With more `updates`, one after every part of the blocks instead, as far as there are so many.
+    """
+    updates = min(updates, len(blocks.rows))
+    if updates > 1:
+        return _in_parts(state, blocks, settings, learn, updates, marginal=marginal)
     past = state.past
     memory = no_memory(state.shared) if past is None else past.memory
-    local, total, objects, height = _pass(state, blocks, settings, marginal)
+    seen = _pass(state, blocks, settings, marginal)
     # judged once the coefficients have followed: along slow directions F falls until they do
     slack = _slack(state.shared, sum(blocks.rows), learn)
-    if past is not None and memory.leaps.differences and not height >= past.height - slack:
+    if past is not None and memory.leaps.differences and not seen.height >= past.height - slack:
         forgotten = no_memory(state.shared, memory.pace)
         turned, memory, _ = maximise(past.shared, past.statistics, forgotten, learn, steady=steady)
         state = State(turned.shared, state.local, turned.turn)
-        local, total, objects, height = _pass(state, blocks, settings, marginal)
-    turned, memory, moves = maximise(state.shared, total, memory, learn, steady=steady)
-    past = Past(memory, state.shared, total, height)
-    return State(turned.shared, local, turned.turn, past), Info(height, moves, total, objects)
+        seen = _pass(state, blocks, settings, marginal)
+    turned, memory, moves = maximise(state.shared, seen.total, memory, learn, steady=steady)
+    past = Past(memory, state.shared, seen.total, seen.height)
+    new = State(turned.shared, seen.local, turned.turn, past)
+    return new, Info(seen.height, moves, seen.total, seen.objects)
 
 
-def _pass(
-    state: State, blocks: Blocks, settings: Settings, marginal: bool
-) -> tuple[tuple[Local, ...], Statistics, tuple[PerObject, ...], float]:
-    """The sweep over all blocks, its sums added up; F at the new coefficients, at least."""
+def _in_parts(
+    state: State, blocks: Blocks, settings: Settings, learn: Learn, updates: int, *, marginal: bool
+) -> tuple[State, Info]:
+    """One pass with an update after each of so many parts of the blocks."""
+    # every so-manieth block makes a part: a sample of all of the data, in whatever order they are
+    members = [range(part, len(blocks.rows), updates) for part in range(updates)]
+    stream = blocks.ordered([number for some in members for number in some])
+    shared, memory, moves = state.shared, no_memory(state.shared), NOWHERE
+    parts = state.parts or Parts((None,) * updates)
+    local = list(state.local)
+    turns, height, known = [state.turn] * updates, 0.0, 0
+    objects_of: dict[int, PerObject] = {}
+    for part, some in enumerate(members):
+        few, here = blocks.some(stream, some), State(shared, tuple(local[i] for i in some), turns[part])
+        seen = _pass(here, few, settings, marginal, FIRST_PASSES if parts.each[part] is None else 1)
+        height, known = height + seen.height, known + sum(few.rows)
+        weight = (sum(blocks.rows) if parts.complete else known) / sum(few.rows)
+        parts = parts.replaced(part, seen.total, shared, weight)
+        turned, memory, moves = maximise(shared, parts.at(shared), memory, learn, steady=False)
+        shared, parts = turned.shared, parts.carried(turned.turn)
+        turns = [turned.turn @ (np.eye(len(turn)) if i == part else turn) for i, turn in enumerate(turns)]
+        for i, now, told in zip(some, seen.local, seen.objects, strict=True):
+            local[i], objects_of[i] = now, told
+    for part, some in enumerate(members):
+        for i in some:
+            local[i] = turned_by(local[i], jnp.asarray(turns[part].astype(shared.basis.dtype)))
+    objects = tuple(objects_of[i] for i in range(len(local)))
+    new = State(shared, tuple(local), np.eye(len(shared.basis)), None, parts)
+    return new, Info(height, moves, parts.at(shared), objects)
+
+
+class _Pass(NamedTuple):
+    """What a pass over some blocks gives."""
+
+    local: tuple[Local, ...]
+    total: Statistics
+    objects: tuple[PerObject, ...]
+    height: float  # F at the new coefficients, at least
+
+
+def _pass(state: State, blocks: Blocks, settings: Settings, marginal: bool, times: int = 1) -> _Pass:
+    """The sweep over all blocks, its sums added up; each block so many times, of which the last counts."""
     total: Statistics | None = None
     waiting: Statistics | None = None  # of the block before: added up while the device is at the next one
-    turn = jnp.asarray(state.turn.astype(state.shared.basis.dtype))
+    turn, one = (
+        jnp.asarray(x.astype(state.shared.basis.dtype)) for x in (state.turn, np.eye(len(state.turn)))
+    )
+    quiet = settings._replace(listen=jnp.zeros_like(settings.listen))
     local, objects = [], []
-    for block, old in zip(blocks, state.local, strict=True):
-        new, statistics, seen = sweep(
-            block.flux, block.ivar, old, block.rows, turn, state.shared, settings, marginal=marginal
-        )
+    for block, new in zip(blocks, state.local, strict=True):
+        for time in range(times):
+            new, statistics, seen = sweep(
+                block.flux,
+                block.ivar,
+                new,
+                block.rows,
+                one if time else turn,
+                state.shared,
+                quiet if time < times - 1 else settings,
+                marginal=marginal,
+            )
         total = _plus(total, waiting)
         local.append(new)
         objects.append(seen)
@@ -116,7 +171,7 @@ def _pass(
         float((np.asarray(seen.bound, float) + np.asarray(seen.gain, float))[:rows].sum())
         for seen, rows in zip(objects, blocks.rows, strict=True)
     )
-    return tuple(local), total, tuple(objects), height
+    return _Pass(tuple(local), total, tuple(objects), height)
 
 
 def _plus(total: Statistics | None, part: Statistics | None) -> Statistics | None:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from robusta_prob.data import Dataset
 from robusta_prob.inference import anneal, checks, em, isolate, variational
-from robusta_prob.inference.blocks import Blocks
+from robusta_prob.inference.blocks import Blocks, rows_per_batch
 from robusta_prob.inference.finish import finish
 from robusta_prob.inference.guides import Program
 from robusta_prob.inference.initialise import STARTS
@@ -32,7 +32,8 @@ HALF, MANY = (
     0.45,
     0.15,
 )  # share of bad cells at which a noise law is lost: at rest, and where it will not rest
-FIRST_PASSES = 3  # at the start's basis and noise law, before either is learned further
+UPDATES = 8  # in a pass, as long as the basis is far from rest
+LONGER_IN_PARTS = 2  # passes with many updates after the schedule has ended
 
 
 class Solved(NamedTuple):
@@ -149,7 +150,8 @@ def fit(
     checks.check_engine(engine, prior, model, guide, optimizer)
     checks.check_learnable(data, rank, noise)
     gentle = init is None and engine == "em"  # the variational engine is warmed up in closed form
-    schedule = checks.checked(schedule or (anneal.tightening() if gentle else anneal.constant()))
+    updates = min(UPDATES, -(-data.shape[0] // (batch_rows or rows_per_batch(data))))
+    schedule = checks.checked(schedule or (anneal.paced(updates) if gentle else anneal.constant()))
     plan = Plan(model or rhmf, guide or "map", optimizer) if engine == "svi" else None
     request = Request(
         schedule,
@@ -250,8 +252,8 @@ def _solve(
 def _state_of(problem: Problem, begun: Begun, blocks: Blocks, *, exact: bool) -> em.State:
     """All objects' coefficients at the shared values; `exact`: nothing shared moves before they fit those."""
     state = begun.state_for(blocks)
-    if len(begun.coefficients) == 1:
-        state, _ = settle(problem, state, blocks, anneal.FULL, FIRST_PASSES)
+    if len(begun.coefficients) == 1 and (exact or len(blocks.rows) == 1):  # else part by part, see `em`
+        state, _ = settle(problem, state, blocks, anneal.FULL, em.FIRST_PASSES)
     return settle(problem, state, blocks)[0] if exact else state
 
 
@@ -273,9 +275,14 @@ def _iterate(
     def ended(epoch: int) -> bool:
         return anneal.has_ended(request.schedule, epoch - spent)
 
+    def whole(epoch: int) -> bool:
+        """Whether there is one update a pass: near to rest, where these can be accelerated."""
+        return ended(spent) or (epoch - LONGER_IN_PARTS >= spent and ended(epoch - LONGER_IN_PARTS))
+
     def step(state: em.State, epoch: int) -> tuple[em.State, em.Info, Epoch]:
         robustness, stage = request.schedule(epoch - spent), "restarted" if moved else "fit"
-        return problem.step(state, blocks, robustness, epoch, stage, steady=ended(epoch))
+        updates = 1 if whole(epoch) else UPDATES
+        return problem.step(state, blocks, robustness, epoch, stage, steady=ended(epoch), updates=updates)
 
     for turn in range(RESTARTS + 1):
         run = iterate(

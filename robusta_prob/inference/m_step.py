@@ -17,7 +17,7 @@ from jaxtyping import Float
 from robusta_prob.inference.accelerate import Leaps, carried, leap, no_leap, no_leaps
 from robusta_prob.inference.linalg import congruence, invert_on_host, pack, solve_on_host, unpack
 from robusta_prob.inference.noise_step import FIRST_PACE, Free, Pace, noise_step
-from robusta_prob.inference.sweep import Globals, Population, Statistics
+from robusta_prob.inference.quantities import Globals, Population, Statistics
 
 TINY = float(np.finfo(float).tiny)
 LEAST_VARIANCE = 1e-8  # of the population along any direction, in units of the largest: none is lost

@@ -19,7 +19,7 @@ from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.iterate import Epoch
 from robusta_prob.inference.linalg import pair_count
 from robusta_prob.inference.m_step import Learn, flat_population, population_of
-from robusta_prob.inference.sweep import Globals, Population, Settings
+from robusta_prob.inference.quantities import Globals, Population, Settings
 from robusta_prob.models.noise import Noise, NoiseLaw
 from robusta_prob.models.priors import Prior
 
@@ -27,6 +27,8 @@ HALF_NORMAL_MEDIAN2 = 0.4549  # median of z^2 for a standard normal z
 FIRST_INVERSE_DF = 0.1  # where learning of 1/nu begins
 FIRST_CONTAMINATION = 0.05
 FIRST_WIDTH = 30.0  # in units of the typical residual
+NOISE_CELLS = 2**19  # suffice for a noise law of five parameters: its scale is then known to 0.15 %
+MOST_LEFT_OUT = 8  # inner blocks of which one is looked at, at least
 FIRST_LAW_CELLS = 50_000  # cells that a first guess of scale and floor looks at
 NO_CUT = 1e30  # an object cut that never bites, within float32
 
@@ -72,6 +74,11 @@ class Problem(NamedTuple):
         return not self.prior.is_flat
 
     @property
+    def _listen(self) -> int:
+        """Every how many inner blocks the noise law looks at: all, where pixels have floors of their own."""
+        return 1 if self.per_pixel else min(max(self.data.census.observed // NOISE_CELLS, 1), MOST_LEFT_OUT)
+
+    @property
     def per_pixel(self) -> bool:
         """Whether every pixel has a floor of its own."""
         return self.noise.floor == "pixel"
@@ -91,7 +98,7 @@ class Problem(NamedTuple):
     def settings(self, robustness: Robustness, learn: Learn, information: float = 1.0) -> Settings:
         """Of a pass, as arrays of the data's dtype (so that no value compiles anything)."""
         cut = NO_CUT if self.prior.is_flat else chi2_quantile(self.rank)
-        values = (*robustness, float(learn.any_noise), cut, information)
+        values = (*robustness, self._listen if learn.any_noise else 0, cut, information)
         return Settings(*(jnp.asarray(x, self.dtype) for x in values))
 
     def law(self, law: NoiseLaw) -> NoiseLaw:
@@ -127,6 +134,7 @@ class Problem(NamedTuple):
         information: float = 1.0,
         *,
         steady: bool = True,
+        updates: int = 1,
     ) -> tuple[em.State, em.Info, Epoch]:
         """One pass of the engine and its line of the history."""
         learn = learn or self.learn
@@ -137,6 +145,7 @@ class Problem(NamedTuple):
             learn,
             marginal=self.marginal,
             steady=steady,
+            updates=updates,
         )
         law = new.shared.loss
         line = Epoch(

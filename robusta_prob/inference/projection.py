@@ -15,9 +15,9 @@ from robusta_prob.inference.blocks import BATCH_ROWS, Blocks
 from robusta_prob.inference.linalg import unpack
 from robusta_prob.inference.problem import Problem, precision
 from robusta_prob.inference.progress import Rows
+from robusta_prob.inference.quantities import Globals
 from robusta_prob.inference.results import Fit, Projection
 from robusta_prob.inference.settle import NOTHING, covariances, settle
-from robusta_prob.inference.sweep import Globals
 from robusta_prob.models.noise import Noise, robust_weight
 from robusta_prob.models.priors import Prior
 from robusta_prob.validate import frozen

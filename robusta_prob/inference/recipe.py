@@ -21,7 +21,7 @@ from numpyro.infer.svi import SVIState
 from robusta_prob.inference import local
 from robusta_prob.inference.anneal import TARGET, Robustness
 from robusta_prob.inference.guides import Program, annealed, guide_for, whitened
-from robusta_prob.inference.sweep import Globals, Population
+from robusta_prob.inference.quantities import Globals, Population
 from robusta_prob.models.noise import Noise
 from robusta_prob.models.priors import Prior
 

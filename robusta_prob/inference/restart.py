@@ -14,8 +14,8 @@ from robusta_prob.inference import em
 from robusta_prob.inference.anneal import FULL, TARGET
 from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.problem import Problem
+from robusta_prob.inference.quantities import Local
 from robusta_prob.inference.settle import NOTHING, settle
-from robusta_prob.inference.sweep import Local
 
 SUSPICIOUS = 0.8  # objects whose mean robust weight is below this share of the median
 ANNEALED_PASSES = 12

@@ -19,9 +19,9 @@ from robusta_prob.inference.isolate import tamed
 from robusta_prob.inference.iterate import ADVICE, Epoch
 from robusta_prob.inference.linalg import pack
 from robusta_prob.inference.problem import Problem
+from robusta_prob.inference.quantities import Globals
 from robusta_prob.inference.results import Fit, in_training
 from robusta_prob.inference.settle import settle
-from robusta_prob.inference.sweep import Globals
 from robusta_prob.models.noise import log_density
 
 SUBSAMPLE = 1000  # objects on which starts compete

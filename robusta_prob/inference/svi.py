@@ -21,6 +21,7 @@ from numpyro.infer.svi import SVIState
 
 from robusta_prob.inference.anneal import Robustness
 from robusta_prob.inference.guides import Program
+from robusta_prob.inference.quantities import Globals
 from robusta_prob.inference.recipe import (
     POPULATION,
     Batch,
@@ -32,7 +33,6 @@ from robusta_prob.inference.recipe import (
     given,
     is_linear,
 )
-from robusta_prob.inference.sweep import Globals
 from robusta_prob.models.noise import Noise
 from robusta_prob.models.priors import Prior
 

@@ -17,83 +17,21 @@ Notation of the kernels, after the paper: Y flux, W ivar (B, M); A coefficients 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from robusta_prob.inference.linalg import congruence, pack, pair_count, pairs, solve, unpack
 from robusta_prob.inference.noise_step import NoiseSums
+from robusta_prob.inference.quantities import Globals, Local, PerObject, Population, Settings, Statistics
 from robusta_prob.models.noise import Law, NoiseLaw, effective_ivar, law_at, log_kernel_slope, log_normaliser
 
 _HALF_POINT = 0.37455  # c with E[z^2 / (z^2 + c)] = 1/2 for a standard normal z
 FAR = 1e12  # z^2 from which a cell says nothing more about the noise law, and its square stays in float32
-Numbers = Any  # arrays of the device in a sweep, of the host (float64) between sweeps
 BLOCK = 128  # objects per inner step: a block of float32 spectra stays in the second-level cache
-
-
-class Population(NamedTuple):
-    """Normal(mean, precision^-1) of the coefficients; precision 0 is the flat prior."""
-
-    mean: Float[Numbers, " rank"]
-    precision: Float[Numbers, "rank rank"]
-    log_det: Float[Numbers, ""]  # of the precision; 0 for the flat prior
-
-
-class Globals(NamedTuple):
-    """What all objects share, and what a sweep needs to know of it."""
-
-    basis: Float[Numbers, "rank pixels"]
-    loss: NoiseLaw
-    population: Population
-    # Cov(g_j), packed, with the weights taken for known; 0 until it is known
-    basis_covariance: Float[Numbers, "pairs pixels"]
-
-
-class Local(NamedTuple):
-    """What each object has of its own."""
-
-    coefficients: Float[Array, "objects rank"]  # posterior mean m_i
-    covariance: Float[Array, "objects pairs"]  # posterior covariance V_i, packed
-    log_det: Float[Array, " objects"]  # of V_i
-    scale2: Float[Array, " objects"]  # robust squared scale of the object's z, see `object_scale2`
-
-
-class Settings(NamedTuple):
-    """How a pass works; all traced, so no value compiles anything."""
-
-    # see `anneal.Robustness`
-    object_scale: Float[Array, ""] | float
-    tail: Float[Array, ""] | float
-    learn_noise: Float[Array, ""] | float  # 0 where the noise law rests: its sums are then left out
-    # squared Mahalanobis distance up to which an object votes fully on the population
-    object_cut: Float[Array, ""] | float
-    # factor on the Grams: 1, or the sandwich's where covariances are wanted
-    information: Float[Array, ""] | float
-
-
-class Statistics(NamedTuple):
-    """Sums over objects: all that the update of `Globals` needs."""
-
-    gram: Float[Numbers, "pairs pixels"]  # sum_i w_ij m_i m_i^T
-    gram_cov: Float[Numbers, "pairs pixels"]  # sum_i w_ij V_i
-    rhs: Float[Numbers, "rank pixels"]  # sum_i w_ij m_i r_ij
-    noise: NoiseSums
-    influence: Float[Numbers, " five"]  # sums of 1, w, psi^2, psi', psi'^2 over cells: the sandwich's scalars
-    moment0: Float[Numbers, ""]  # sum_i omega_i
-    moment1: Float[Numbers, " rank"]  # sum_i omega_i (m_i - mu), centred or float32 loses C
-    moment2: Float[Numbers, "rank rank"]  # sum_i omega_i ((m_i - mu) (m_i - mu)^T + V_i)
-
-
-class PerObject(NamedTuple):
-    """What is looked at, per object."""
-
-    bound: Float[Array, " objects"]  # the object's share of F, before the update [nats]
-    gain: Float[Array, " objects"]  # by which its new coefficients raise it at least [nats]
-    weight: Float[Array, " objects"]  # mean robust weight over its observed pixels; 0 where there are none
 
 
 def _no_sums(pixels: int, dtype: np.dtype) -> NoiseSums:
@@ -123,8 +61,12 @@ def sweep_block(
     settings: Settings,
     *,
     marginal: bool,
+    listen: Bool[Array, ""] | bool = True,
 ) -> tuple[Local, Statistics, PerObject]:
-    """One pass over one block: new local values, the statistics, and the bound before the update."""
+    """One pass over one block: new local values, the statistics, and the bound before the update.
+
+    The sums of the noise law, half of the work where there are any, are left out where it is not to `listen`.
+    """
     A, V, log_det, scale2 = local
     G, law, population, basis_covariance = shared
     rank = len(G)
@@ -140,20 +82,24 @@ def sweep_block(
     scale2 = lax.cond(
         settings.object_scale > 0, lambda: object_scale2(X, count, scale2), lambda: jnp.ones_like(scale2)
     )
-    # a V whose variances differ by more than roundings may have lost its smallest: none is negative
-    spread = jnp.maximum((V * twice) @ GG, 0.0) if marginal else jnp.zeros_like(R)
     # an annealed Cov(a) lags behind: with it, every cell of precise objects would look bad to the end
-    spread = (1.0 - settings.object_scale) * spread
+    known = 1.0 - settings.object_scale
+
+    def spread_by(covariance: Array, basis: Array) -> Array:
+        """g.V.g per cell; where variances differ by more than roundings, the smallest may be lost."""
+        found = lax.cond(known > 0, lambda: (covariance * twice) @ basis, lambda: jnp.zeros_like(R))
+        return known * jnp.maximum(found, 0.0)
+
+    spread = spread_by(V, GG) if marginal else jnp.zeros_like(R)
 
     def noise_sums() -> NoiseSums:
-        of_basis = jnp.maximum((A[:, first] * A[:, second] * twice) @ basis_covariance, 0.0)
         # no cell is fitted more than wholly, and the basis does not take what the coefficients took
-        of_basis = jnp.minimum(P * of_basis, 1.0) * jnp.maximum(1.0 - P * spread, 0.0)
-        of_basis = (1.0 - settings.object_scale) * of_basis
-        return _noise_sums(P * R**2, P * spread + of_basis, P, W, seen, law)
+        of_basis = jnp.minimum(P * spread_by(A[:, first] * A[:, second], basis_covariance), 1.0)
+        taken = P * spread + of_basis * jnp.maximum(1.0 - P * spread, 0.0)
+        return _noise_sums(P * R**2, taken, P, W, seen, law)
 
     # the noise law is that of the target model, whatever the annealing
-    noise = lax.cond(settings.learn_noise > 0, noise_sums, lambda: _no_sums(Y.shape[1], Y.dtype))
+    noise = lax.cond(listen, noise_sums, lambda: _no_sums(Y.shape[1], Y.dtype))
     P = P / jnp.maximum(scale2, 1.0)[:, None] ** settings.object_scale
     law = law._replace(inverse_df=jnp.maximum(law.inverse_df, settings.tail))
     X = P * (R**2 + spread)  # z^2, or its posterior mean
@@ -265,7 +211,8 @@ def _influence(at: Law, X: Array, seen: Array) -> Float[Array, " five"]:
     return jnp.stack([jnp.where(seen, x, 0.0).sum() for x in parts])
 
 
-def _turned(local: Local, T: Float[Array, "rank rank"]) -> Local:
+@jax.jit
+def turned_by(local: Local, T: Float[Array, "rank rank"]) -> Local:
     """The same posteriors in another gauge: T m, and T V T^T."""
     return local._replace(
         coefficients=local.coefficients @ T.T,
@@ -292,7 +239,7 @@ def sweep(
     is traced: a short batch costs no more than its rows, and compiles nothing.
     """
     total, pixels = Y.shape
-    local = _turned(local, turn)
+    local = turned_by(local, turn)
 
     def body(b: Array, carry: tuple[Local, Statistics, PerObject]) -> tuple[Local, Statistics, PerObject]:
         old, sums, seen = carry
@@ -304,8 +251,9 @@ def sweep(
         def paste(x: Array, part: Array) -> Array:
             return lax.dynamic_update_slice_in_dim(x, part, start, 0)
 
+        listen = (settings.listen > 0) & (b % jnp.maximum(settings.listen, 1.0) == 0)
         new, part, objects = sweep_block(
-            cut(Y), cut(W), jax.tree.map(cut, old), shared, settings, marginal=marginal
+            cut(Y), cut(W), jax.tree.map(cut, old), shared, settings, marginal=marginal, listen=listen
         )
         return (
             jax.tree.map(paste, old, new),

@@ -21,11 +21,11 @@ from robusta_prob.inference.iterate import ADVICE, Epoch, Run, iterate
 from robusta_prob.inference.linalg import invert_on_host, unpack
 from robusta_prob.inference.m_step import Moves
 from robusta_prob.inference.problem import Problem
+from robusta_prob.inference.quantities import Globals
 from robusta_prob.inference.recipe import Batch, population_at
 from robusta_prob.inference.request import Plan, Request
 from robusta_prob.inference.settle import NOTHING, settle
 from robusta_prob.inference.start import Begun, subsample
-from robusta_prob.inference.sweep import Globals
 from robusta_prob.models.noise import NoiseLaw
 
 BATCH_ROWS = 256

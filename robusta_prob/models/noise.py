@@ -158,9 +158,10 @@ def law_at(z2: Float[Array, "*cells"], precision: Float[Array, "*cells"], law: N
     wide = bad / (2.0 * math.pi) * jnp.sqrt(width2) * of_wide
     # without bad cells the density may be smaller than the smallest number; safe to differentiate twice
     total = jnp.where(wide > 0, jnp.maximum(good + wide, jnp.finfo(core.dtype).tiny), 1.0)
-    good, share = good / total, wide / total
+    over_total = 1.0 / total  # divisions are dear
+    share = wide * over_total
     density = jnp.where(wide > 0, jnp.log(total), core + jnp.log1p(-bad))
-    good = jnp.where(wide > 0, good, 1.0)
+    good = jnp.where(wide > 0, good * over_total, 1.0)
     gap = of_core - of_wide
     change = (
         good * eta * of_core * weight + 0.5 * (share * of_wide) * of_wide + 0.5 * (share * gap) * gap * good
