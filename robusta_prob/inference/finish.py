@@ -17,7 +17,7 @@ from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.isolate import tamed
 from robusta_prob.inference.iterate import ADVICE, Epoch, Run, Status, iterate
 from robusta_prob.inference.linalg import invert_on_host, pack, unpack
-from robusta_prob.inference.problem import NOISE_CELLS, Problem
+from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.quantities import Globals, Statistics
 from robusta_prob.inference.results import Fit, PopulationLaw, fingerprints
 from robusta_prob.inference.settle import NOTHING, covariances, settle
@@ -27,6 +27,7 @@ from robusta_prob.models.noise import Noise, NoiseLaw
 from robusta_prob.models.priors import Prior
 from robusta_prob.validate import frozen
 
+NOISE_CELLS = 2**19  # suffice for a law that only describes what is left
 WIDE = 2.0  # information from which on a loss counts as a threshold, not as a noise law
 OVERRULED = 0.3  # share of a coefficient's variance that such a loss may leave to the population in silence
 SPARSE = 4.0  # observed cells per parameter below which a learned noise law is not to be trusted

@@ -27,7 +27,7 @@ HALF_NORMAL_MEDIAN2 = 0.4549  # median of z^2 for a standard normal z
 FIRST_INVERSE_DF = 0.1  # where learning of 1/nu begins
 FIRST_CONTAMINATION = 0.05
 FIRST_WIDTH = 30.0  # in units of the typical residual
-NOISE_CELLS = 2**19  # suffice for a noise law of five parameters: its scale is then known to 0.15 %
+LISTENED = 2**20  # cells that suffice for a noise law of five parameters: its scale is then known to 0.1 %
 MOST_LEFT_OUT = 8  # inner blocks of which one is looked at, at least
 FIRST_LAW_CELLS = 50_000  # cells that a first guess of scale and floor looks at
 NO_CUT = 1e30  # an object cut that never bites, within float32
@@ -76,7 +76,7 @@ class Problem(NamedTuple):
     @property
     def _listen(self) -> int:
         """Every how many inner blocks the noise law looks at: all, where pixels have floors of their own."""
-        return 1 if self.per_pixel else min(max(self.data.census.observed // NOISE_CELLS, 1), MOST_LEFT_OUT)
+        return 1 if self.per_pixel else min(max(self.data.census.observed // LISTENED, 1), MOST_LEFT_OUT)
 
     @property
     def per_pixel(self) -> bool:
