@@ -218,8 +218,11 @@ def test_shuffled_rows_other_blocks_and_other_keys_give_the_same_basis(kind):
     fit = rp.fit(data, 5)
     np.testing.assert_array_equal(rp.fit(data, 5).basis, fit.basis)
     shuffled = data.take(np.random.default_rng(0).permutation(1200))
+    # some of the toy's outliers have two solutions of nearly one F: 1e-4 is 3 % of the basis' own error there
+    most = 1e-4 if kind == "toy" else 1e-5
     for other in (rp.fit(shuffled, 5), rp.fit(data, 5, batch_rows=256), rp.fit(data, 5, key=9)):
-        assert largest_angle(other.basis, fit.basis) < 1e-5
+        assert largest_angle(other.basis, fit.basis) < most
+        assert other.history[-1].bound == pytest.approx(fit.history[-1].bound, rel=1e-4)
 
 
 def test_other_settings_of_the_noise_compile_nothing():

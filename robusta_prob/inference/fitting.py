@@ -33,7 +33,7 @@ HALF, MANY = (
     0.15,
 )  # share of bad cells at which a noise law is lost: at rest, and where it will not rest
 UPDATES = 8  # in a pass, as long as the basis is far from rest
-LONGER_IN_PARTS = 2  # passes with many updates after the schedule has ended
+LONGER_IN_PARTS = 1  # passes with many updates after the schedule has ended
 
 
 class Solved(NamedTuple):
