@@ -15,6 +15,7 @@ from robusta_prob.inference.chains import Chains, in_gauge_of, nuts
 from robusta_prob.inference.fitting import fit
 from robusta_prob.inference.guides import guide_for
 from robusta_prob.inference.iterate import Epoch, Status
+from robusta_prob.inference.journal import Checkpoint
 from robusta_prob.inference.progress import Progress
 from robusta_prob.inference.projection import project, reconstruct, residuals, robust_weights
 from robusta_prob.inference.results import Fit, Projection
@@ -50,6 +51,7 @@ __all__ = [
     "NoiseLaw",
     "Prior",
     "Progress",
+    "Checkpoint",
     "Projection",
     "Recovery",
     "Status",

@@ -225,6 +225,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
         "noise": law,
         "prior": rp.Prior.flat() if flat else rp.Prior(),
         "max_epochs": options.max_epochs,
+        "checkpoint": options.checkpoint,
         "tol": options.tol,
     }
 

@@ -113,6 +113,11 @@ def _fit_arguments(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="of the computation (default: float32)",
     )
+    add(
+        "--checkpoint",
+        metavar="FILE",
+        help="save what is done here: the same command, again, goes on from it",
+    )
     _names(parser)
 
 

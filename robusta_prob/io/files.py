@@ -33,6 +33,34 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     >>> target.read_text()
     'whole'
     """
+    temporary, target = _temporary(path)
+    try:
+        yield temporary
+        if target.exists():
+            shutil.copymode(target, temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise now what `atomic_path` would raise when there is something to lose."""
+    temporary, _ = _temporary(path)
+    temporary.unlink()
+
+
+def remove_temporaries(path: str | os.PathLike[str]) -> None:
+    """What a process left that was killed while it wrote `path`; only where no other process writes it."""
+    target = Path(os.path.realpath(path))
+    for left in target.parent.glob(f".{'[0-9a-f]' * 12}.{target.name}"):
+        left.unlink(missing_ok=True)
+
+
+def _temporary(path: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """A new empty file beside the target, and the target."""
     target = Path(os.path.realpath(path))
     folder = target.parent
     if not folder.exists():
@@ -46,16 +74,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except PermissionError as error:
         raise PermissionError(f"cannot write {path}: no permission to make files in {folder}") from error
-    try:
-        yield temporary
-        if target.exists():
-            shutil.copymode(target, temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    return temporary, target
 
 
 def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
