@@ -7,6 +7,8 @@ from scipy import stats
 import robusta_prob as rp
 from robusta_prob.scoring.calibration import Null
 from robusta_prob.scoring.correlation import clumping, with_correlation
+from robusta_prob.scoring.lines import SIGMAS, matched, templates
+from robusta_prob.scoring.predictive import Cells
 from robusta_prob.scoring.runs import best_windows, bounded, log_p_of_windows
 from robusta_prob.scoring.search import log_p_of_best, null_scores, search_law
 from robusta_prob.simulate import low_rank
@@ -76,6 +78,24 @@ def test_matched_filters_find_lines_at_given_positions_alone(scored):
         rp.surprise(*scored[:2], lines=[8542.0])
     with pytest.warns(rp.DataWarning, match="400 outside the grid"):
         rp.surprise(*scored[:2], lines=[40.0, 400.0])
+
+
+def test_what_is_observed_of_a_line_does_not_depend_on_how_precise_it_is_elsewhere():
+    """Errors that rise along the spectrum, 0.4 to 1.6 of the median; a line at either end, seen or masked."""
+    grid = np.arange(100.0)
+    error = np.linspace(0.4, 1.6, 100)
+    for centre in (15.0, 85.0):
+        T, _ = templates(np.array([centre]), grid)
+        core = np.abs(grid - centre) <= 2
+        seen = np.stack([np.ones(100, bool), ~core])
+        z, sd = np.zeros((2, 100)), np.tile(error, (2, 1))
+        cell = Cells(z, sd, np.where(seen, sd, np.inf), seen, ~seen, np.ones((2, 100)), np.zeros(2))
+        sums = matched(T, cell, np.zeros((1, 100)), np.zeros((2, 1, 1)), Null(0.0, 1.0, 1e-4))
+        known = np.isfinite(sums.z)
+        assert known[0].all()
+        # of the squared profile, a Gaussian of 1/sqrt(2) of the width, the masked pixels have
+        share = np.array([2 * stats.norm.cdf(2.5 * np.sqrt(2) / width) - 1 for width in SIGMAS])
+        np.testing.assert_array_equal(known[1], share < 0.5)
 
 
 def test_objects_with_the_same_line_are_a_family(scored):

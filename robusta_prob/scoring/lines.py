@@ -23,12 +23,12 @@ from scipy import special
 from robusta_prob.data import Dataset, warn_user
 from robusta_prob.inference.results import Fit
 from robusta_prob.scoring.calibration import Null, q_values
-from robusta_prob.scoring.predictive import Cells, quantiles
+from robusta_prob.scoring.predictive import Cells
 from robusta_prob.scoring.runs import bounded
 from robusta_prob.scoring.search import SIMULATED, null_scores
 
 SIGMAS = (0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # widths that are tried, in pixels at the line
-REACHED = 0.5  # share of a template's information that must be observed
+REACHED = 0.5  # share of a template's squared height that must be observed, however precise the pixels are
 SUPPORT = 0.05  # of a template's height, down to which its pixels count as the line's
 
 
@@ -115,11 +115,11 @@ def matched(
     inverse = 1.0 / cell.error.astype(float)
     W = inverse**2
     information = W @ (T**2).T
-    usual = np.nan_to_num(quantiles(W, cell.seen, (0.5,))[0])[:, None] * (T**2).sum(1)
+    reached = cell.seen @ (T**2).T / (T**2).sum(1)
     of_basis = np.einsum("nm,wm,km->nwk", W, T, G, optimize=True)
     carried = np.einsum("nwk,nkl->nwl", of_basis, V)
     left = information - (carried * of_basis).sum(2)
-    known = (left > 0.05 * information) & (information > REACHED * usual)
+    known = (left > 0.05 * information) & (reached > REACHED)
     left = np.where(known, left, np.nan)
     residual = np.where(cell.seen, cell.z * cell.sd, 0.0).astype(float)
     unexplained = W * (1.0 - np.where(cell.seen, cell.weight, 1.0)) * residual
