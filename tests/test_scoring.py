@@ -156,6 +156,19 @@ def test_mahalanobis_names_objects_that_are_odd_but_on_the_manifold():
     assert odd.p_value[0] > 0.01
 
 
+def test_with_a_flat_prior_coefficients_that_nothing_determines_are_far_from_nothing():
+    """Maximum-likelihood estimates scatter by C + V; fewer pixels than coefficients have no estimate."""
+    survey = low_rank(300, 60, 3, sigma=1.0, seed=4)
+    fit = rp.fit(survey.data, 3, prior=rp.Prior.flat())
+    ivar = survey.data.ivar / survey.data.unit**2
+    ivar[:60, 1:], ivar[60:70, 2:], ivar[70:80, 3:] = 0, 0, 0
+    found = rp.surprise(fit, rp.dataset(survey.data.flux * survey.data.unit, ivar)).object
+    for column in (found.mahalanobis, found.p_mahalanobis, found.q_mahalanobis):
+        np.testing.assert_array_equal(np.isnan(column), np.arange(300) < 70)
+    assert stats.kstest(found.p_mahalanobis[80:], "uniform").pvalue > 1e-3
+    np.testing.assert_array_equal(found.q_mahalanobis, q_values(found.p_mahalanobis))
+
+
 def test_probabilities_of_pixels_are_uniform():
     survey = low_rank(300, 60, 3, nu=5, seed=5)
     p = rp.surprise(rp.fit(survey.data, 3), survey.data, pixel=True).pixel.p

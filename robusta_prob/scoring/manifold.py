@@ -17,15 +17,18 @@ def mahalanobis(
     and the number of directions that count.
 
     A posterior mean has shrunk: it scatters by C - V, a maximum-likelihood estimate by C + V. Directions
-    that the data leave to the prior say nothing and do not count.
+    that the data leave to the prior say nothing and do not count; nor does an object without a covariance,
+    whose coefficients nothing determines.
     """
     values, vectors = np.linalg.eigh(fit.population.covariance / fit.unit**2)
     white = vectors / np.sqrt(np.maximum(values, 1e-12 * values.max()))
     offset = (projection.coefficients.astype(float) - fit.population.mean) / fit.unit @ white
-    spread = white.T @ (np.nan_to_num(projection.covariance.astype(float)) / fit.unit**2) @ white
+    determined = np.isfinite(projection.covariance).all((1, 2))
+    covariance = np.where(determined[:, None, None], projection.covariance.astype(float), 0.0)
+    spread = white.T @ (covariance / fit.unit**2) @ white
     scatter = np.eye(fit.rank) + (spread if fit.flat_prior else -spread)
     known, axes = np.linalg.eigh(scatter)
     turned = np.einsum("nk,nkl->nl", offset, axes)
-    informed = known > UNINFORMED
+    informed = determined[:, None] & (known > UNINFORMED)
     distance = np.where(informed, turned**2 / np.where(informed, known, 1.0), 0.0).sum(1)
     return np.where(informed.any(1), distance, np.nan), informed.sum(1)
