@@ -108,8 +108,34 @@ def test_other_pixels_are_refused(gaussian):
     shifted = rp.dataset(test.flux, test.ivar, grid=test.grid + 1.0)
     with pytest.raises(ValueError, match="the grids differ"):
         rp.project(fit, shifted)
-    with pytest.raises(ValueError, match="pass the projection of this data"):
-        rp.residuals(fit, test, rp.project(fit, test.take(slice(0, 5))))
+
+
+def test_coefficients_of_other_objects_are_refused(gaussian):
+    """Reversed, they would leave residuals of 25 times the noise, and nobody would be told."""
+    fit, test = gaussian
+    own = rp.project(fit, test)
+    of_another_rank = rp.Projection(own.coefficients[:, :2], own.covariance[:, :2, :2], own.ids)
+    for function in (rp.residuals, rp.robust_weights):
+        for rows in (slice(None, None, -1), slice(0, 5)):
+            with pytest.raises(ValueError, match="of the same objects in the same order"):
+                function(fit, test, rp.Projection(*(x[rows] for x in own)))
+        with pytest.raises(ValueError, match="of a fit of rank 2, not 3"):
+            function(fit, test, of_another_rank)
+        with pytest.raises(TypeError, match="projection is a ndarray"):
+            function(fit, test, own.coefficients)
+    with pytest.raises(ValueError, match="of a fit of rank 2, not 3"):
+        rp.reconstruct(fit, of_another_rank)
+    with pytest.raises(TypeError, match="objects is a ndarray"):
+        rp.reconstruct(fit, own.coefficients)
+
+
+def test_batches_are_whole_blocks(gaussian):
+    fit, test = gaussian
+    for rows in (0, 100, 200, -128):
+        with pytest.raises(ValueError, match=f"batch_rows must be a positive multiple of 128, got {rows}"):
+            rp.project(fit, test, batch_rows=rows)
+    with pytest.raises(TypeError, match=r"batch_rows must be an integer, got 128\.0"):
+        rp.project(fit, test, batch_rows=128.0)
 
 
 def test_the_models_uncertainty_is_that_of_its_draws_and_of_its_error():

@@ -70,6 +70,11 @@ def check_settings(
         raise ValueError(f"starts must be between 1 and {most_starts}, got {starts}")
     if max_epochs < 1 or not 0 < tol < math.inf:
         raise ValueError(f"max_epochs must be at least 1 and tol positive, got {max_epochs} and {tol}")
+    check_batch_rows(batch_rows)
+
+
+def check_batch_rows(batch_rows: int | None) -> None:
+    """Refuse what is no number of whole blocks."""
     if batch_rows is not None and (batch_rows < BLOCK or batch_rows % BLOCK):
         raise ValueError(f"batch_rows must be a positive multiple of {BLOCK}, got {batch_rows}")
 

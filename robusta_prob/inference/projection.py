@@ -12,6 +12,7 @@ from robusta_prob.data import Dataset, warn_user
 from robusta_prob.inference import em
 from robusta_prob.inference.anneal import FULL
 from robusta_prob.inference.blocks import BATCH_ROWS, Blocks
+from robusta_prob.inference.checks import check_batch_rows, check_types
 from robusta_prob.inference.linalg import unpack
 from robusta_prob.inference.problem import Problem, precision
 from robusta_prob.inference.progress import Rows
@@ -56,9 +57,13 @@ def project(
     Raises
     ------
     ValueError
-        If the pixels are not those of the fit.
+        If the pixels are not those of the fit, or `batch_rows` is no positive multiple of 128.
+    TypeError
+        If `fit` is no Fit, `data` no Dataset or `batch_rows` no integer.
     """
     check_same_pixels(fit, data)
+    check_types(None, None, None, 0, batch_rows=batch_rows)
+    check_batch_rows(batch_rows)
     ratio = data.unit / fit.unit
     if not 1.0 / FAR <= ratio <= FAR:
         warn_user(
@@ -122,9 +127,23 @@ def reconstruct(
         Only these objects.
     out : array-like with slice assignment, optional
         Where to write block by block (an HDF5 dataset, say); returned instead of a new array.
+
+    Returns
+    -------
+    (N, M) array
+        In the dtype of the coefficients, or `out`.
+
+    Raises
+    ------
+    ValueError
+        If the objects are of a fit of another rank or on other pixels, or `out` holds no floats in (N, M).
+    TypeError
+        If `objects` is neither a Projection nor a Dataset.
     """
     if isinstance(objects, Dataset):
         objects = project(fit, objects)
+    elif objects is not None:
+        check_rank(objects, fit.rank, "objects", "pass a Dataset, or what rp.project(fit, data) returns")
     A = (fit if objects is None else objects).coefficients
     A = A if rows is None else A[rows]
     basis = np.where(fit.trained, fit.basis, np.nan).astype(fit.dtype)
@@ -150,6 +169,18 @@ def residuals(
         Of these data, if there is one already; else they are projected first.
     rows, out
         As in `reconstruct`.
+
+    Returns
+    -------
+    (N, M) array in the dtype of the fit, or `out`
+
+    Raises
+    ------
+    ValueError
+        If the pixels are not those of the fit, the projection is of a fit of another rank, of other objects
+        or of these in another order, or `out` holds no floats in (N, M).
+    TypeError
+        If `fit` is no Fit, `data` no Dataset or `projection` no Projection.
     """
     part, blocks = evaluate(fit, data, projection, rows)
     values = (
@@ -169,7 +200,21 @@ def robust_weights(
     """Weight of every cell in the fit, over that of a perfect one, (N, M) in [0, 1]; NaN where missing.
 
     Without contamination nu/(nu + z^2), the published robust weight: Hilder, Hogg, Casey & Rix write it
-    Q^2/(Q^2 + r^2/sigma^2), with Q^2 = nu s^2. Arguments as in `residuals`.
+    Q^2/(Q^2 + r^2/sigma^2), with Q^2 = nu s^2.
+
+    Parameters
+    ----------
+    fit, data, projection, rows, out
+        As in `residuals`.
+
+    Returns
+    -------
+    (N, M) array in the dtype of the fit, or `out`
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `residuals`.
     """
     part, blocks = evaluate(fit, data, projection, rows)
     law = fit.loss.in_unit(fit.unit)
@@ -194,11 +239,8 @@ def evaluate(
     `seen` marks the cells that are observed and that the fit knows.
     """
     check_same_pixels(fit, data)
-    if projection is not None and len(projection.coefficients) != data.shape[0]:
-        raise ValueError(
-            f"projection has {len(projection.coefficients)} objects and data has {data.shape[0]}; "
-            "pass the projection of this data, or none"
-        )
+    if projection is not None:
+        check_same_objects(projection, data, rank=fit.rank)
     part = data if rows is None else data.take(rows)
     A = (project(fit, part) if projection is None else projection).coefficients
     A = A[rows] if projection is not None and rows is not None else A
@@ -218,13 +260,20 @@ def check_same_objects(
 ) -> None:
     """Refuse what belongs to other objects, to these in another order, or to a fit of another rank."""
     wanted = f"pass what rp.{maker}(fit, data) returns"
+    if rank is not None:
+        check_rank(given, rank, name, wanted)
     if not hasattr(given, "ids"):
         raise TypeError(f"{name} is a {type(given).__name__}; {wanted}")
-    if rank is not None and given.coefficients.shape[1:] != (rank,):
-        got = given.coefficients.shape[1:]
-        raise ValueError(f"the {name} is of a fit of rank {got[0] if got else 'none'}, not {rank}; {wanted}")
     if not np.array_equal(given.ids, data.ids):
         raise ValueError(f"{name} and data must be of the same objects in the same order; {wanted}")
+
+
+def check_rank(given: Any, rank: int, name: str, wanted: str) -> None:
+    """Refuse what has no coefficients, or those of another number of components."""
+    if not hasattr(given, "coefficients"):
+        raise TypeError(f"{name} is a {type(given).__name__}; {wanted}")
+    if (got := given.coefficients.shape[1:]) != (rank,):
+        raise ValueError(f"{name} is of a fit of rank {got[0] if got else 'none'}, not {rank}; {wanted}")
 
 
 def check_same_pixels(fit: Fit, data: Dataset) -> None:
