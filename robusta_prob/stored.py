@@ -106,6 +106,11 @@ class Stored:
     def __getitem__(self, key: Any) -> Shaped[np.ndarray, "..."]:
         rows, *columns = key if isinstance(key, tuple) else (key,)
         index = np.arange(len(self))[rows]
+        if index.ndim > 1 or any(np.ndim(rows) and np.ndim(column) for column in columns):
+            raise IndexError(
+                "data on disk are read by rows: index the rows alone by a list or a mask, then the columns "
+                "of what comes, flux[rows][:, columns], or load() the data"
+            )
         some = self.source.take(np.atleast_1d(index))
         parts = [pair[self._side][:, *columns] for _, pair in some.blocks(slices(index.size, ROWS))]
         values = np.concatenate(parts) if parts else np.empty((0, self.shape[1]), self.dtype)[:, *columns]

@@ -46,10 +46,20 @@ def test_the_data_are_those_in_memory(survey, on_disk):
     assert on_disk.unit == survey.unit and on_disk.shape == survey.shape
     np.testing.assert_array_equal(on_disk.n_observed, survey.n_observed)
     np.testing.assert_array_equal(on_disk.ids, survey.ids)
-    for key in (5, -1, slice(3, 200, 7), [9, 2, 2], (slice(None), 3), (slice(10), slice(2, 5))):
+    few = np.arange(400) < 3
+    for key in (5, -1, slice(3, 200, 7), [9, 2, 2], (slice(None), 3), (slice(10), slice(2, 5)), few, ...):
+        np.testing.assert_array_equal(on_disk.flux[key], survey.flux[key])
+    for key in (([9, 2], 3), (few, slice(2, 5)), (slice(10), [3, 4]), (7, [3, 4]), (7, 3)):
         np.testing.assert_array_equal(on_disk.flux[key], survey.flux[key])
     assert on_disk.flux[slice(0, 0)].shape == (0, 40)
     assert "on disk" in repr(on_disk.flux)
+
+
+def test_cells_that_are_nowhere_near_each_other_are_refused(on_disk):
+    """Where NumPy gives two cells, or four by `np.ix_`: which was meant must be said."""
+    for key in (([1, 2], [3, 4]), np.ix_([1, 2], [3, 4]), np.array([[1, 2], [3, 4]]), None):
+        with pytest.raises(IndexError, match="index the rows alone"):
+            on_disk.flux[key]
 
 
 def test_parts_are_read_in_the_order_of_the_file_and_given_in_that_asked_for(survey, on_disk, monkeypatch):
