@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import ndimage, special, stats
 
 import robusta_prob as rp
 from robusta_prob.scoring.calibration import Null
+from robusta_prob.scoring.companions import ALIKE, CHANCE, _compared
 from robusta_prob.scoring.correlation import clumping, with_correlation
 from robusta_prob.scoring.lines import SIGMAS, matched, templates
 from robusta_prob.scoring.predictive import Cells
@@ -112,6 +113,38 @@ def test_objects_with_the_same_line_are_a_family(scored):
         rp.families(fit, data, scores, rows=[N])
     with pytest.raises(ValueError, match="an object twice"):
         rp.families(fit, data, scores, rows=[3, 3])
+
+
+@pytest.mark.parametrize("smoothed", [0.0, 1.5])
+@pytest.mark.parametrize("holes", ["none", "in common", "almost apart", "at random"])
+def test_unrelated_objects_are_not_alike_wherever_they_have_holes(smoothed, holes):
+    """300 of them: 0.01 pairs are promised. By the spectra alone, 71 were alike whose holes coincide."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((300, 300))
+    x = ndimage.gaussian_filter1d(x, smoothed, axis=1) if smoothed else x
+    pixel, half = np.arange(300), (np.arange(300) < 150)[:, None]
+    seen = {
+        "none": np.ones_like(x, bool),
+        "in common": np.broadcast_to(pixel < 100, x.shape),
+        "almost apart": np.where(half, pixel < 100, pixel >= 90),
+        "at random": rng.random(x.shape) < 1 / 3,
+    }[holes]
+    _, deviate = _compared(np.where(seen, x, 0.0))
+    pairs = deviate[np.triu_indices(300, 1)]
+    assert np.sqrt((pairs**2).mean()) == pytest.approx(1.0, abs=0.08)
+    assert pairs.max() < -special.ndtri(0.5 * CHANCE / len(pairs))
+
+
+def test_objects_alike_behind_the_same_hole_are_found():
+    """Two with one pattern in 100 common pixels, and a third of which one pixel is all that they share."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((40, 300)) * (np.arange(300) < 100)
+    x[:2, :100] += 1.5 * rng.standard_normal(100)
+    x[2] = rng.standard_normal(300) * (np.arange(300) >= 99)
+    cosine, deviate = _compared(x)
+    assert abs(cosine[0, 2]) == pytest.approx(1.0)
+    assert deviate[0].argmax() == 1 and cosine[0, 1] > ALIKE and deviate[0, 1] > 4.5
+    assert deviate[0, 2] <= 1.0 + 1e-9
 
 
 @pytest.mark.parametrize(

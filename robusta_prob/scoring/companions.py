@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, Shaped
 from scipy import sparse, special
 
 from robusta_prob.data import Dataset
+from robusta_prob.inference.checks import check_types
 from robusta_prob.inference.projection import check_same_objects, check_same_pixels, project
 from robusta_prob.inference.results import Fit, Projection
 from robusta_prob.scoring.predictive import Judged, cells
@@ -25,7 +26,7 @@ class Families(NamedTuple):
 
     rows: Int[np.ndarray, " flagged"]  # of the objects, in the data
     ids: Shaped[np.ndarray, " flagged"]
-    neighbours: Int[np.ndarray, "flagged neighbours"]  # rows in the data, the nearest first
+    neighbours: Int[np.ndarray, "flagged neighbours"]  # rows in the data, first what chance explains least
     similarity: Float[np.ndarray, "flagged neighbours"]  # cosine of the residuals, in [-1, 1]
     family: Int[np.ndarray, " flagged"]  # 0, 1, ... from the largest family on; -1 for none
     direction: Float[np.ndarray, "families pixels"]  # what its members share, of unit norm [in z]
@@ -45,7 +46,8 @@ def families(
 
     Residuals are compared in predictive standard deviations, bounded at 4 times the object's own scale, by
     their cosine over common pixels. Two objects are alike if their cosine is larger than chance would make it
-    anywhere among all pairs; chance takes into account how smooth both are, by their power spectra.
+    anywhere among all pairs; chance takes into account how smooth both are, by their power spectra, and how
+    many pixels they have in common. The nearest are those that chance explains least.
     Families are connected components of likeness; each is described by its leading direction.
 
     Parameters
@@ -62,10 +64,20 @@ def families(
     neighbours : int
         How many nearest objects to list.
 
+    Returns
+    -------
+    Families
+        Of the F objects compared: `rows`, `ids` and `family` (F,), `neighbours` and `similarity`
+        (F, `neighbours`), or (F, F - 1) where that is less. Of the families: `direction` (families, M),
+        dimensionless and of unit norm, and `share` (families,), between 0 and 1.
+
     Raises
     ------
     ValueError
-        If the scores are of other data, the pixels not those of the fit, or more than 3000 rows are given.
+        If the pixels are not those of the fit, scores or projection are of other objects or of another rank,
+        `neighbours` is below 1, or rows are repeated, out of range, or more than 3000.
+    TypeError
+        If `fit`, `data`, `scores` or `projection` is not what its name says, or `neighbours` no integer.
 
     Examples
     --------
@@ -77,8 +89,9 @@ def families(
     """
     check_same_pixels(fit, data)
     if projection is not None:
-        check_same_objects(projection, data)
+        check_same_objects(projection, data, rank=fit.rank)
     check_same_objects(scores, data, "scores", "surprise")
+    check_types(None, None, None, 0, neighbours=neighbours)
     if neighbours < 1:
         raise ValueError(f"neighbours must be at least 1, got {neighbours}")
     if rows is None:
@@ -100,7 +113,8 @@ def families(
         return Families(rows, data.ids[:0], none.astype(int), none, *no_family)
     x = _residuals(fit, data, scores, projection, rows)
     cosine, deviate = _compared(x)
-    order = np.argsort(-np.abs(cosine), axis=1)[:, : min(neighbours, max(len(rows) - 1, 0))]
+    # by how sure the likeness is: over one common pixel every cosine is 1
+    order = np.argsort(-deviate, axis=1)[:, : min(neighbours, max(len(rows) - 1, 0))]
     chosen = np.take_along_axis(cosine, order, 1)
     pairs = max(len(rows) * (len(rows) - 1) / 2, 1)
     alike = (np.abs(cosine) > ALIKE) & (deviate > -special.ndtri(0.5 * CHANCE / pairs))
@@ -134,13 +148,14 @@ def _compared(x: Float[np.ndarray, "some pixels"]) -> tuple[np.ndarray, np.ndarr
     """Cosine of every pair over its common pixels, and in deviations of unrelated objects as smooth."""
     seen = (x != 0).astype(float)
     power = x**2 @ seen.T
-    product = x @ x.T
-    cosine = product / np.maximum(np.sqrt(power * power.T), 1e-12)
+    cosine = x @ x.T / np.maximum(np.sqrt(power * power.T), 1e-12)
     np.fill_diagonal(cosine, 0.0)
-    # var sum_j x_j y_j = sum over lags of both autocovariances = mean of the product of both power spectra
+    # var cos = sum over lags of both autocorrelations / common pixels (Bartlett 1935); that sum is the mean
+    # of the product of both power spectra, and of few pixels too noisy to be trusted below white noise
     spectra = np.abs(np.fft.fft(x, n=2 * x.shape[1], axis=1)) ** 2
-    variance = spectra @ spectra.T / (2 * x.shape[1] ** 2)
-    return cosine, np.abs(product) / np.sqrt(np.maximum(variance, 1e-12)) * (cosine != 0)
+    spectra /= np.maximum((x**2).sum(1, keepdims=True), 1e-12)
+    smooth = np.maximum(spectra @ spectra.T / (2 * x.shape[1]), 1.0)
+    return cosine, np.abs(cosine) * np.sqrt(seen @ seen.T / smooth)
 
 
 def _labels(alike: np.ndarray) -> Int[np.ndarray, " some"]:
