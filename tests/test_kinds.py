@@ -64,7 +64,6 @@ def test_windows_say_where_how_wide_and_how_deep(scored):
     assert np.median(found.depth[here]) == pytest.approx(DEPTH, rel=0.15)
     assert np.median(found.width[here]) == pytest.approx(2.355 * SIGMA, rel=0.3)
 
-
 def test_matched_filters_find_lines_at_given_positions_alone(scored):
     _, _, scores = scored
     there, elsewhere = scores.lines["there"], scores.lines["elsewhere"]
@@ -99,9 +98,42 @@ def test_what_is_observed_of_a_line_does_not_depend_on_how_precise_it_is_elsewhe
         np.testing.assert_array_equal(known[1], share < 0.5)
 
 
+def test_every_column_says_what_it_is_said_to(scored):
+    fit, data, scores = scored
+    o, normal = scores.object, np.arange(N) >= 45
+    count = normal.sum()
+    # surprise is z^2 / 2 and a constant: half of chi squared, with three degrees of freedom taken
+    score = (o.score / np.sqrt((o.n_observed - RANK) / 2))[normal]
+    assert score.mean() == pytest.approx(0.0, abs=4 / np.sqrt(count))
+    assert score.std() == pytest.approx(1.0, abs=0.12)
+    assert (o.score[ODD["errors"]] > 0.9 * o.n_observed[ODD["errors"]]).all()  # 3/2 per pixel, bounded
+    # the median of |z| has a standard deviation of 1.17 / sqrt(n) for normal z
+    assert np.median(o.scale[normal]) == pytest.approx(1.0, abs=0.02)
+    assert o.scale[normal].std() == pytest.approx(1.17 / np.sqrt(M), rel=0.15)
+    assert np.median(o.scale[ODD["errors"]]) == pytest.approx(2.0, rel=0.06)
+    assert o.structure[normal].mean() == pytest.approx(0.0, abs=4 / np.sqrt(count))
+    assert o.structure[normal].std() == pytest.approx(1.0, abs=0.12)
+    assert (o.structure[ODD["foreign"]] > 5).all()
+    assert stats.kstest(o.p_mahalanobis[normal], "uniform").pvalue > 1e-3
+    weight = rp.robust_weights(fit, data)
+    np.testing.assert_allclose(o.median_weight, np.nanmedian(weight, axis=1), rtol=1e-5)
+    np.testing.assert_allclose(o.low_weight, np.nanquantile(weight, 0.01, axis=1), rtol=1e-4)
+
+
 def test_objects_with_the_same_line_are_a_family(scored):
     fit, data, scores = scored
     found = rp.families(fit, data, scores)
+    profile = np.exp(-0.5 * ((np.arange(M) - CENTRE) / SIGMA) ** 2)
+    size = np.linalg.norm(found.direction, axis=1)
+    assert size == pytest.approx(1.0) and (found.direction @ profile / np.linalg.norm(profile) < -0.85).all()
+    # of a line of ten deviations, bounded at four, over 300 pixels of noise
+    assert found.share == pytest.approx(found.similarity[found.rows == 30].mean(), abs=0.1)
+    z = rp.surprise(fit, data, null=scores.null, pixel=True).pixel.z / scores.null.scale
+    x = np.nan_to_num(bounded(z / np.maximum(scores.object.scale, 1.0)[:, None]))
+    both = np.isfinite(z[30]) & np.isfinite(z[nearest := found.neighbours[found.rows == 30][0, 0]])
+    cosine = x[30, both] @ x[nearest, both]
+    cosine /= np.linalg.norm(x[30, both]) * np.linalg.norm(x[nearest, both])
+    assert found.similarity[found.rows == 30][0, 0] == pytest.approx(cosine, abs=1e-4)
     members = found.rows[found.family == found.family[found.rows == 30][0]]
     assert found.family[found.rows == 30][0] >= 0
     assert len(set(members) & set(range(30, 45))) >= 13

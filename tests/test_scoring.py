@@ -103,6 +103,8 @@ def test_p_values_of_normal_objects_are_uniform_fitted_or_held_out(nu, pixels, r
         p = found.p_value[group]
         assert stats.kstest(p, "uniform").pvalue > 1e-3
         assert (p < 0.01).mean() == pytest.approx(0.01, abs=0.009)  # 3.5 binomial standard deviations
+        assert found.structure[group].mean() == pytest.approx(0.0, abs=0.1)  # the standard error is 0.026
+        assert found.structure[group].std() == pytest.approx(1.0, abs=0.07)
 
 
 def test_the_toy_surveys_strangers_are_found_and_normal_spectra_are_not():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from robusta_prob.scoring.calibration import Null
 from robusta_prob.scoring.predictive import SMALLEST_SHARE
@@ -36,7 +36,7 @@ def with_correlation(
     votes = off <= OWN * np.median(off)
     z, seen, score = z[votes], seen[votes], score[votes]
     rho, errors = autocorrelation(score, seen)
-    rho = rho + _of_basis(taken, len(rho))
+    rho = rho + of_basis(taken, len(rho))
     blocks = np.arange(0, len(rho), TOGETHER)
     size = np.diff(np.append(blocks, len(rho)))
     means = np.add.reduceat(rho, blocks) / size
@@ -54,10 +54,15 @@ def with_correlation(
     return null._replace(correlation=tuple(float(x) for x in rho[:reach]), inflation=inflation)
 
 
-def _of_basis(taken: Float[np.ndarray, "rank pixels"], lags: int) -> Float[np.ndarray, " lags"]:
+def of_basis(taken: Float[np.ndarray, "rank pixels"], lags: int) -> Float[np.ndarray, " lags"]:
     """Minus the correlation that residuals of independent noise have because the basis was fitted."""
     scaled = taken / np.sqrt(np.maximum(1.0 - (taken**2).sum(0), SMALLEST_SHARE))
     return np.array([(scaled[:, lag:] * scaled[:, :-lag]).sum(0).mean() for lag in range(1, lags + 1)])
+
+
+def neighbours(seen: Bool[np.ndarray, "rows pixels"]) -> Int[np.ndarray, " rows"]:
+    """Pairs of neighbouring pixels that are both seen."""
+    return (seen[:, 1:] & seen[:, :-1]).sum(1)
 
 
 def autocorrelation(

@@ -15,7 +15,7 @@ from robusta_prob.inference.problem import precision
 from robusta_prob.inference.results import Fit
 from robusta_prob.models.noise import log_kernel, log_normaliser
 from robusta_prob.scoring.calibration import BOUNDING, SMALLEST, Null, learn_null, learn_share, log_tail
-from robusta_prob.scoring.correlation import clumping, with_correlation
+from robusta_prob.scoring.correlation import clumping, neighbours, with_correlation
 from robusta_prob.scoring.predictive import Cells, Judged, cells, quantiles
 from robusta_prob.scoring.runs import LARGEST, best_windows, bounded, lag_one, log_p_of_windows
 
@@ -37,7 +37,8 @@ class Evidence(NamedTuple):
     level: Float[np.ndarray, " objects"]  # mean logarithm of the errors, in `Fit.unit`
     largest: Float[np.ndarray, " objects"]  # |z|
     log_p_window: Float[np.ndarray, " objects"]  # of the strangest window, not yet for the search; NaN: none
-    lag1: Float[np.ndarray, " objects"]  # autocorrelation of bounded z over the object's scale
+    lag1: Float[np.ndarray, " objects"]  # autocorrelation of bounded z over the object's scale,
+    pairs: Int[np.ndarray, " objects"]  # a mean over so many neighbours
     scale: Float[np.ndarray, " objects"]  # median |z| over that of the null law
     median_weight: Float[np.ndarray, " objects"]
     low_weight: Float[np.ndarray, " objects"]
@@ -85,6 +86,7 @@ def gather(
                 largest,
                 log_p,
                 lag1,
+                neighbours(block.seen),
                 scale,
                 *quantiles(block.weight, block.seen, (0.5, 0.01)),
             )

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from robusta_prob.inference.results import Fit
 from robusta_prob.scoring.calibration import Null, log_tail
-from robusta_prob.scoring.correlation import BAD
+from robusta_prob.scoring.correlation import BAD, neighbours, of_basis
 from robusta_prob.scoring.lines import matched
 from robusta_prob.scoring.predictive import Cells
 from robusta_prob.scoring.runs import bounded, lag_one, log_p_of_windows, window_scores
@@ -56,16 +56,24 @@ class Windows(NamedTuple):
 
 
 def structure(
-    null: Null, lag1: Float[np.ndarray, " rows"], count: Float[np.ndarray, " rows"]
+    null: Null,
+    lag1: Float[np.ndarray, " rows"],
+    pairs: Float[np.ndarray, " rows"],
+    taken: Float[np.ndarray, "rank pixels"],
 ) -> Float[np.ndarray, " rows"]:
-    """Lag-1 autocorrelation of a row less that of the survey, in standard deviations (Bartlett 1946)."""
+    """Lag-1 autocorrelation of a row less a normal one's, in standard deviations (Bartlett 1946).
+
+    It is a mean over so many pairs of neighbours. A normal row has that of the survey's noise, and what
+    fitting the basis, as orthonormal rows `taken`, did to it.
+    """
     rho = np.concatenate([[1.0], null.correlation, [0.0, 0.0]])
     two_sided = np.concatenate([rho[:0:-1], rho])
     middle = len(rho) - 1
     here, right, left = two_sided[1:-1], two_sided[2:], two_sided[:-2]
     first = two_sided[middle + 1]
     terms = here**2 + left * right - 4.0 * first * here * left + 2.0 * first**2 * here**2
-    return (lag1 - first) * np.sqrt(np.maximum(count, 1) / max(float(terms.sum()), 0.1))
+    usual = first - of_basis(taken, 1)[0]
+    return (lag1 - usual) * np.sqrt(np.maximum(pairs, 1) / max(float(terms.sum()), 0.1))
 
 
 def no_windows(ids: Shaped[np.ndarray, " objects"]) -> Windows:
@@ -151,6 +159,7 @@ def name_kinds(
     level: Float[np.ndarray, " rows"],
     found: Found,
     null: Null,
+    taken: Float[np.ndarray, "rank pixels"],
 ) -> list[str]:
     """The kind of each row, all of which are flagged."""
     rest = cell.seen & ~found.covered
@@ -161,7 +170,7 @@ def name_kinds(
     log_p = np.full(len(count), -np.inf)
     log_p[enough] = log_tail(null, surprise[enough], (count - cell.taken)[enough], level[enough])
     observed = cell.seen.sum(1)
-    deviation, of_rest = (_structure(cell.z, which, scale, null) for which in (cell.seen, rest))
+    deviation, of_rest = (_structure(cell.z, which, scale, null, taken) for which in (cell.seen, rest))
     normal_rest = (log_p > NORMAL_REST) & (of_rest < STRUCTURE)
     of_lines = found.covered.any(1) & (found.covered.sum(1) <= NARROW * observed) & normal_rest
     # the median of |z| has a standard deviation of 1.17 / sqrt(n) for normal z
@@ -177,10 +186,12 @@ def _structure(
     which: Bool[np.ndarray, "rows pixels"],
     scale: Float[np.ndarray, " rows"],
     null: Null,
+    taken: Float[np.ndarray, "rank pixels"],
 ) -> Float[np.ndarray, " rows"]:
     """`structure` of those cells, over the object's scale."""
     size = null.scale * np.maximum(scale, 1.0)[:, None]
-    return structure(null, lag_one(np.where(which, bounded(z / size), 0.0), which), which.sum(1))
+    lag1 = lag_one(np.where(which, bounded(z / size), 0.0), which)
+    return structure(null, lag1, neighbours(which), taken)
 
 
 def measured(

@@ -175,9 +175,9 @@ def surprise(
     )
     listed = np.flatnonzero(verdict.listed)
     kind = np.where(q_values(verdict.p_pixel) < FLAG, PIXELS, "")
-    kind[listed], found = _look(fit, judged, listed, evidence, null, search)
+    kind[listed], found = _look(fit, judged, listed, evidence, null, search, taken)
     return Surprise(
-        _table(fit, judged, evidence, verdict, null, kind),
+        _table(fit, judged, evidence, verdict, null, taken, kind),
         data.ids,
         null,
         verdict.bulk,
@@ -210,6 +210,7 @@ def _look(
     evidence: Evidence,
     null: Null,
     search: Search,
+    taken: Float[np.ndarray, "rank pixels"],
 ) -> tuple[list[str], Windows]:
     """Kinds and windows of the objects `rows`, at which a closer look is worth the time."""
     kinds: list[str] = []
@@ -221,7 +222,7 @@ def _look(
         cell = Cells(*(np.concatenate(x) for x in zip(*blocks, strict=True)))
         scale = evidence.scale[here]
         found = find_windows(cell.z, cell.seen, scale, null, search)
-        kinds += name_kinds(cell, scale, evidence.level[here], found, null)
+        kinds += name_kinds(cell, scale, evidence.level[here], found, null, taken)
         windows.append(
             measured(found, cell, fit, part.projection.covariance, part.data.grid, here, part.data.ids, null)
         )
@@ -234,6 +235,7 @@ def _table(
     evidence: Evidence,
     verdict: Verdict,
     null: Null,
+    taken: Float[np.ndarray, "rank pixels"],
     kind: Shaped[np.ndarray, " objects"],
 ) -> ObjectSurprise:
     """All columns; NaN in those that need a score where there is none."""
@@ -258,7 +260,7 @@ def _table(
         p_mahalanobis=verdict.p_mahalanobis,
         q_mahalanobis=q_values(verdict.p_mahalanobis),
         scale=known(evidence.scale),
-        structure=known(structure(null, evidence.lag1, observed)),
+        structure=known(structure(null, evidence.lag1, evidence.pairs, taken)),
         median_weight=evidence.median_weight,
         low_weight=evidence.low_weight,
         n_observed=observed,
