@@ -63,6 +63,10 @@ def test_windows_say_where_how_wide_and_how_deep(scored):
     assert np.isfinite(found.depth[here]).all()
     assert np.median(found.depth[here]) == pytest.approx(DEPTH, rel=0.15)
     assert np.median(found.width[here]) == pytest.approx(2.355 * SIGMA, rel=0.3)
+    pull = (found.depth[here] - DEPTH) / found.depth_sd[here]
+    # 15 or so of them, whose place and width were looked for: between 0.5 and 1.7 in 99.8 %
+    assert 0.5 < np.sqrt((pull**2).mean()) < 1.7
+
 
 def test_matched_filters_find_lines_at_given_positions_alone(scored):
     _, _, scores = scored
@@ -96,6 +100,23 @@ def test_what_is_observed_of_a_line_does_not_depend_on_how_precise_it_is_elsewhe
         # of the squared profile, a Gaussian of 1/sqrt(2) of the width, the masked pixels have
         share = np.array([2 * stats.norm.cdf(2.5 * np.sqrt(2) / width) - 1 for width in SIGMAS])
         np.testing.assert_array_equal(known[1], share < 0.5)
+
+
+@pytest.mark.parametrize("width", [2.0, 2.5])
+def test_amplitudes_are_off_by_their_standard_deviations(width):
+    """A line of about ten deviations in every object; 2.5 pixels lie between two widths that are tried."""
+    survey = low_rank(300, 60, 3, sigma=0.05, spread=0.2, missing=0.03, seed=1)
+    fit = rp.fit(survey.data, 3, starts=1)
+    profile = -0.3 * np.exp(-0.5 * ((np.arange(60) - 30.0) / width) ** 2)
+    data = rp.dataset(survey.data.flux * survey.data.unit + profile, survey.data.ivar / survey.data.unit**2)
+    null = rp.surprise(fit, survey.data).null
+    line = rp.surprise(fit, data, lines=[30.0], null=null).lines["lines"]
+    pull = (line.amplitude + 0.3) / line.amplitude_sd
+    assert (line.amplitude_sd > 0.3 / 20).all()
+    # a standard deviation of 300 has a relative error of 0.04; a few widths end far off
+    assert pull.std() == pytest.approx(1.0, abs=0.17)
+    assert pull.mean() == pytest.approx(0.0, abs=0.25)
+    assert np.median(line.width) == pytest.approx(width, rel=0.04)
 
 
 def test_every_column_says_what_it_is_said_to(scored):

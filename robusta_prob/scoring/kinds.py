@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from robusta_prob.inference.results import Fit
 from robusta_prob.scoring.calibration import Null, log_tail
 from robusta_prob.scoring.correlation import BAD, neighbours, of_basis
-from robusta_prob.scoring.lines import matched
+from robusta_prob.scoring.lines import WITH_WIDTH, matched
 from robusta_prob.scoring.predictive import Cells
 from robusta_prob.scoring.runs import bounded, lag_one, log_p_of_windows, window_scores
 from robusta_prob.scoring.search import Search, log_p_of_best
@@ -233,4 +233,4 @@ def _line(
     sums = matched(T, here, fit.basis[:, reach].astype(float), V[row : row + 1], null)
     gain = np.nan_to_num((sums.amplitude[0] / sums.amplitude_sd[0]) ** 2)
     best = int(gain.argmax())
-    return middle[best], sigma[best], sums.amplitude[0, best], sums.amplitude_sd[0, best]
+    return middle[best], sigma[best], sums.amplitude[0, best], WITH_WIDTH * sums.amplitude_sd[0, best]

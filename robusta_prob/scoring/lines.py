@@ -6,8 +6,9 @@ least-squares one, beside coefficients that are free to take up whatever the bas
     b = (T.W r - T.W G' V G W (1 - w) r) / (T.W T - T.W G' V G W.T),     W = 1 / predictive variance,
 
 where the robust weights w of the fit have already left a strong line under the template unexplained. Widths
-are tried in steps. The statistic is a sum over bounded z, so that one bad pixel is no line, and what its
-largest value over the widths is worth is learned from simulated null objects.
+are tried in steps, and the best is interpolated between them. The statistic is a sum over bounded z, so that
+one bad pixel is no line, and what its largest value over the widths is worth is learned from simulated null
+objects.
 """
 
 from __future__ import annotations
@@ -29,19 +30,34 @@ from robusta_prob.scoring.search import SIMULATED, null_scores
 
 SIGMAS = (0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # widths that are tried, in pixels at the line
 REACHED = 0.5  # share of a template's squared height that must be observed, however precise the pixels are
+WITH_WIDTH = math.sqrt(1.5)  # sd of a Gaussian's fitted height, over that at a known width
 SUPPORT = 0.05  # of a template's height, down to which its pixels count as the line's
 
 
 class Line(NamedTuple):
-    """One set of lines in all objects; amplitudes below 0 are absorption."""
+    """One set of lines in all N objects, an entry of `Surprise.lines`; NaN where it is not observed.
 
-    amplitude: Float[np.ndarray, " objects"]  # common peak height above the model [flux]
+    Attributes
+    ----------
+    amplitude : (N,) array
+        Common height of the peaks above the model, in the user's flux unit; below 0 where they absorb.
+    amplitude_sd : (N,) array
+        Its standard deviation, as large as it is where the width is fitted as well [flux].
+    width : (N,) array
+        Standard deviation of the Gaussian profile that fits best, in units of the grid.
+    z : (N,) array
+        The normal deviate with that p-value for either sign; it has the sign of the amplitude.
+    p_value : (N,) array
+        P(as much at these positions | normal object), for either sign, corrected for the widths tried.
+    q_value : (N,) array
+        False-discovery rate if all objects up to this one are called.
+    """
+
+    amplitude: Float[np.ndarray, " objects"]
     amplitude_sd: Float[np.ndarray, " objects"]
-    width: Float[np.ndarray, " objects"]  # standard deviation of the profile that fits best [grid]
-    z: Float[np.ndarray, " objects"]  # normal deviate with that p-value for either sign; the amplitude's sign
-    p_value: Float[
-        np.ndarray, " objects"
-    ]  # for either sign, corrected for the widths tried; NaN where unobserved
+    width: Float[np.ndarray, " objects"]
+    z: Float[np.ndarray, " objects"]
+    p_value: Float[np.ndarray, " objects"]
     q_value: Float[np.ndarray, " objects"]
 
     def __repr__(self) -> str:
@@ -136,8 +152,7 @@ def combined(
     """Amplitude, sd and width where most is explained; z and p of the most telling width, per object."""
     size = np.nan_to_num(np.abs(sums.z), nan=-1.0)
     rows, told = np.arange(len(size)), size.argmax(1)
-    # scores are bounded and a strong line is not: they would choose too wide a profile for it
-    best = np.nan_to_num(np.abs(sums.amplitude / sums.amplitude_sd), nan=-1.0).argmax(1)
+    amplitude, sd, width = _at_best_width(sums, widths)
     most = size[rows, told]
     slope = np.polyfit(law.level[-20:], law.deviate[-20:], 1)[0]
     deviate = np.interp(most, law.level, law.deviate) + slope * np.maximum(most - law.level[-1], 0.0)
@@ -145,14 +160,46 @@ def combined(
     return tuple(
         np.where(most >= 0, x, np.nan)
         for x in (
-            sums.amplitude[rows, best],
-            sums.amplitude_sd[rows, best],
-            widths[best],
-            -np.sign(sums.amplitude[rows, best])
-            * special.ndtri_exp(special.log_ndtr(-deviate) - math.log(2.0)),
+            amplitude,
+            sd,
+            width,
+            -np.sign(amplitude) * special.ndtri_exp(special.log_ndtr(-deviate) - math.log(2.0)),
             np.exp(log_p),
         )
     )
+
+
+def _at_best_width(
+    sums: LineSums, widths: Float[np.ndarray, " widths"]
+) -> tuple[Float[np.ndarray, " objects"], ...]:
+    """Amplitude, its sd and the width at which a line explains most, between the widths that are tried."""
+    # scores are bounded and a strong line is not: they would choose too wide a profile for it
+    gain = np.nan_to_num((sums.amplitude / sums.amplitude_sd) ** 2, nan=-1.0)
+    best = gain.argmax(1)
+    near = np.clip(best, 1, len(widths) - 2)[:, None] + np.arange(-1, 2)
+    whole = (np.take_along_axis(gain, near, 1) >= 0).all(1, keepdims=True)
+    near = np.where(whole, near, best[:, None])
+    three, nearby = np.log(widths)[near], np.take_along_axis(gain, near, 1)
+    first, second = _differences(three, nearby)
+    curved = second < 0
+    vertex = 0.5 * (three[:, 0] + three[:, 1] - first / np.where(curved, second, 1.0))
+    top = np.where(curved, np.clip(vertex, three[:, 0], three[:, 2]), np.log(widths[best]))
+
+    def there(values: Float[np.ndarray, "objects widths"]) -> Float[np.ndarray, " objects"]:
+        known = np.take_along_axis(values, near, 1)
+        first, second = _differences(three, known)
+        return known[:, 0] + (top - three[:, 0]) * (first + second * (top - three[:, 1]))
+
+    return there(sums.amplitude), WITH_WIDTH * there(sums.amplitude_sd), np.exp(top)
+
+
+def _differences(
+    x: Float[np.ndarray, "rows 3"], y: Float[np.ndarray, "rows 3"]
+) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+    """Newton's divided differences of the parabola through three points; 0 where they are one point."""
+    step = np.where(np.diff(x, axis=1) > 0, np.diff(x, axis=1), 1.0)
+    slope = np.diff(y, axis=1) / step
+    return slope[:, 0], (slope[:, 1] - slope[:, 0]) / step.sum(1)
 
 
 class LineLaw(NamedTuple):
