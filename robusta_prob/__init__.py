@@ -30,7 +30,7 @@ from robusta_prob.scoring.completeness import recovery
 from robusta_prob.scoring.injection import Injected, inject
 from robusta_prob.scoring.outliers import surprise
 from robusta_prob.scoring.recovered import Recovery
-from robusta_prob.scoring.results import Surprise
+from robusta_prob.scoring.results import EmpiricalNull, Surprise
 from robusta_prob.scoring.table import score_columns, write_scores, write_windows
 
 try:
@@ -43,6 +43,7 @@ __all__ = [
     "DataWarning",
     "Dataset",
     "Draw",
+    "EmpiricalNull",
     "Epoch",
     "Families",
     "Fit",

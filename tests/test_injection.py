@@ -11,7 +11,7 @@ from scipy import stats
 
 import robusta_prob as rp
 from robusta_prob import plots
-from robusta_prob.scoring import completeness
+from robusta_prob.scoring import trials
 from robusta_prob.scoring.anomalies import KINDS
 from robusta_prob.scoring.recovered import LISTS, Proportion
 
@@ -337,8 +337,9 @@ def test_objects_with_few_pixels_are_scored_among_untouched_ones(scored, monkeyp
         columns = {"p_value": p, "p_run": p + 1.0, "p_pixel": p + 2.0, "kind": in_training.astype(str)}
         return types.SimpleNamespace(object=types.SimpleNamespace(**columns))
 
-    monkeypatch.setattr(completeness, "surprise", fake)
-    p, named = completeness._scored(fit, done.data, scores, rows, mixed, 0)
+    monkeypatch.setattr(trials, "surprise", fake)
+    as_mixed = dataclasses.replace(scores, object=scores.object._replace(n_observed=mixed.n_observed))
+    p, named = trials.scored(fit, done.data, as_mixed, rows, mixed, 0)
     assert p[:, 0] == pytest.approx(np.abs(done.data.flux.astype(float)).sum(1), rel=1e-6)
     assert (named == scores.object.in_training[rows].astype(str)).all()
     assert calls[0].shape[0] == 20
@@ -346,6 +347,73 @@ def test_objects_with_few_pixels_are_scored_among_untouched_ones(scored, monkeyp
     for part in calls[1:]:
         assert part.shape == (156, M)
         assert np.mean([x.tobytes() not in untouched for x in part.flux]) <= 0.05
+
+
+@pytest.mark.parametrize("settings", [{"windows": [8]}, {"replicates": 50}, {"replicates": 0}])
+def test_trials_are_scored_as_the_data_were(scored, settings):
+    """An anomaly of no size leaves an object its p-values."""
+    fit, data, _ = scored
+    scores = rp.surprise(fit, data, **settings)
+    nothing = rp.recovery(fit, data, {"line set": [0.0]}, key=1, per_amplitude=12, scores=scores).trials
+    for place, name in enumerate(LISTS[:2]):
+        own = getattr(scores.object, name)[nothing.row]
+        # replicates are drawn anew: their regression moves by a tenth of a deviation at most
+        assert stats.norm.ppf(nothing.p[:, place]) == pytest.approx(stats.norm.ppf(own), abs=0.15), name
+
+
+def test_trials_are_judged_by_the_empirical_null_that_was_applied(scored):
+    """All errors a fifth too small, and a null that does not know: without it every object would be found."""
+    fit, data, scores = scored
+    wrong = rp.dataset(data.flux * data.unit, data.ivar * 1.44 / data.unit**2, grid=data.grid, ids=data.ids)
+    plain, own = (rp.surprise(fit, wrong, null=scores.null, empirical_null=x) for x in (False, True))
+    assert not plain.empirical.applied and plain.empirical.run_width == own.empirical.run_width
+    again = rp.surprise(fit, wrong.take(slice(0, 20)), null=scores.null, empirical_null=own.empirical)
+    assert again.object.p_value == pytest.approx(own.object.p_value[:20], rel=1e-3)
+    assert again.empirical == own.empirical
+    found = rp.recovery(fit, wrong, {"line set": [0.0]}, key=1, per_amplitude=100, scores=own)
+    assert found.trials.p[:, 0] == pytest.approx(own.object.p_value[found.trials.row], rel=1e-3)
+    assert (plain.object.p_value[found.trials.row] < 0.05).mean() > 0.3
+    with pytest.raises(ValueError, match="must have a centre and a width"):
+        rp.surprise(fit, wrong, empirical_null=own.empirical._replace(width=np.nan))
+    with pytest.raises(TypeError, match="empirical_null must be True, False or"):
+        rp.surprise(fit, wrong, empirical_null="yes")
+
+
+def test_a_list_counts_the_objects_that_have_its_p_value():
+    """Spectra of six pixels have no runs: they are no objects that were looked at and not found."""
+    data = rp.simulate.low_rank(256, 6, 1, sigma=0.1, seed=0).data
+    fit = rp.fit(data, 1, starts=1)
+    found = rp.recovery(fit, data, {"scaled noise": [5.0]}, key=0, per_amplitude=50)
+    run, others = LISTS.index("p_run"), [LISTS.index(name) for name in ("p_value", "p_pixel", "any")]
+    groups = found.by_amplitude.found
+    assert groups.number[0, run] == 0 and np.isnan(groups.share[0, run])
+    assert (groups.number[0, others] == 50).all() and (groups.share[0, others] > 0.3).all()
+    assert (found.false_positives.all.number[:, run] == 0).all()
+    assert (found.false_positives.all.number[:, others] == 256).all()
+    for by in ("any", "p_run"):
+        plots.recovery_curves(found, by=by)
+
+
+def test_normal_objects_are_in_no_list(scored):
+    fit, data, scores = scored
+    flagged = {
+        name: scores.object._asdict()[name].copy() for name in ("q_value", "q_run", "q_any", "q_pixel")
+    }
+    for place, q in enumerate(flagged.values()):
+        q[10 * place : 10 * place + 10] = 0.01
+    marked = dataclasses.replace(scores, object=scores.object._replace(**flagged))
+    few = {"line set": [0.0]}
+    rows = rp.recovery(fit, data, few, key=0, per_amplitude=N, scores=marked).trials.row
+    assert rows.min() >= 40 and len(rows) > 200
+
+
+def test_scores_by_other_cells_are_refused(scored):
+    fit, data, _ = scored
+    hidden = np.zeros(data.shape, bool)
+    hidden[5, :10] = True
+    others = rp.surprise(fit, data, held_out=hidden, pixel=True, in_training=False)
+    with pytest.raises(ValueError, match=r"give data\.hide\(held_out\)"):
+        rp.recovery(fit, data, {"line set": [0.0]}, key=0, scores=others)
 
 
 def test_an_interval_covers_as_often_as_it_says():
@@ -363,6 +431,7 @@ def test_an_interval_covers_as_often_as_it_says():
 def test_recovery_refuses_what_it_cannot_use(scored):
     fit, data, scores = scored
     line = {"emission line": [0.1]}
+    other_rank = rp.Projection(fit.coefficients[:, :2], fit.coefficient_covariance[:, :2, :2], data.ids)
     for change, error, match in (
         ({"amplitudes": [0.1]}, TypeError, "must map kinds to numbers"),
         ({"amplitudes": {"line": [0.1]}}, ValueError, "kind must be one of"),
@@ -371,7 +440,10 @@ def test_recovery_refuses_what_it_cannot_use(scored):
         ({"options": {"line set": {}}}, ValueError, "that amplitudes has not"),
         ({"per_amplitude": 0}, ValueError, "at least 1"),
         ({"level": 0.0}, ValueError, "between 0 and 1"),
-        ({"scores": dataclasses.replace(scores, ids=data.ids[::-1])}, ValueError, "must be of these data"),
+        ({"scores": dataclasses.replace(scores, ids=data.ids[::-1])}, ValueError, "same objects in the same"),
+        ({"scores": "scores.csv"}, TypeError, "scores is a str"),
+        ({"projection": rp.project(fit, data.take(slice(None, None, -1)))}, ValueError, "in the same order"),
+        ({"projection": other_rank}, ValueError, "projection is of a fit of rank 2, not 3"),
     ):
         with pytest.raises(error, match=match):
             rp.recovery(fit, data, **{"amplitudes": line, "key": 0, "scores": scores, **change})

@@ -101,6 +101,30 @@ def test_fit_projection_and_scores_are_the_same(survey, on_disk):
     np.testing.assert_array_equal(rp.robust_weights(fit, survey), rp.robust_weights(fit, on_disk))
 
 
+def test_recovery_reads_the_objects_that_it_needs(survey, tmp_path, monkeypatch):
+    """Some have few pixels, and one pixel is in none of them: their counts must not be made of all ivar."""
+    ivar = np.array(survey.ivar / survey.unit**2)
+    ivar[200:, 10:] = 0
+    ivar[:, 7] = 0
+    for name, number in (("TOTAL", 400), ("PILOT", 100), ("PILOTS", 1)):  # as many replicates as will do here
+        monkeypatch.setattr(f"robusta_prob.scoring.replicates.{name}", number)
+    data = rp.dataset(survey.flux * survey.unit, ivar)
+    fit = rp.fit(data, 2, starts=1)
+    on_disk = rp.read(rp.write(data, tmp_path / "sparse.h5"), in_memory=False)
+    scores = rp.surprise(fit, data)
+    sizes = []
+    read = stored.Stored.__getitem__
+    monkeypatch.setattr(
+        stored.Stored, "__getitem__", lambda side, key: sizes.append(len(side)) or read(side, key)
+    )
+    kinds = {"scaled noise": [3.0]}
+    one, other = (rp.recovery(fit, x, kinds, key=0, per_amplitude=16, scores=scores) for x in (data, on_disk))
+    np.testing.assert_array_equal(one.trials.p, other.trials.p)
+    assert not sizes  # blocks are read, and objects loaded, in one request for both sides
+    one, other = (rp.inject(x, "scaled noise", 2.0, key=0, rows=[1, 300]).data for x in (data, on_disk))
+    assert isinstance(other.ivar, np.ndarray) and same(one, other)
+
+
 def test_errors_and_masks_are_read_as_they_are_in_memory(survey, tmp_path):
     path = tmp_path / "errors.h5"
     mask = np.random.default_rng(0).integers(0, 4, survey.shape)

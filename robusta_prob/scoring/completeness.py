@@ -6,18 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int
 
-from robusta_prob.data import Dataset, dataset
+from robusta_prob.data import Dataset
 from robusta_prob.inference.checks import check_types, seed_of
-from robusta_prob.inference.projection import check_same_pixels, project, reconstruct
+from robusta_prob.inference.projection import check_same_objects, check_same_pixels, project
 from robusta_prob.inference.results import Fit, Projection
-from robusta_prob.scoring.injection import inject
 from robusta_prob.scoring.kinds import ERRORS, FOREIGN, LINES
 from robusta_prob.scoring.outliers import surprise
-from robusta_prob.scoring.recovered import LISTS, Completeness, FalsePositives, Proportion, Recovery, Trials
-from robusta_prob.scoring.replicates import FEW
+from robusta_prob.scoring.recovered import Completeness, FalsePositives, Proportion, Recovery, Trials
 from robusta_prob.scoring.results import FLAG, Surprise
+from robusta_prob.scoring.trials import p_values, tried
 
 # what `surprise` should call an injected anomaly; a shifted segment is one or the other by its length
 NAMED = {
@@ -29,7 +28,6 @@ NAMED = {
     "scaled noise": (ERRORS,),
     "foreign spectrum": (FOREIGN,),
 }
-COMPANY = 1000  # objects as they are, at most, among which those with few pixels are scored
 LEVELS = tuple(np.geomspace(1e-4, 0.5, 16).tolist())  # p of the false-positive curve
 
 
@@ -49,10 +47,11 @@ def recovery(
 ) -> Recovery:
     """Inject anomalies of known kind and amplitude into normal objects, and count how many are found.
 
-    Normal are objects that no list flags at a false-discovery rate of 5 %. Every amplitude gets a random
-    sample of them, and a kind uses no object twice where there are enough. Anomalies are made of the
-    reconstructed flux, and judged by the null law of the data as they are; an object that taught the
-    basis stays a training object, though the fit has not seen what was put into it.
+    Normal are objects that no list flags at a false-discovery rate of 5 %, by q_value, q_run, q_any or
+    q_pixel. Every amplitude gets a random sample of them, and a kind uses no object twice where there are
+    enough. Anomalies are made of the reconstructed flux, and judged as the data as they are were: by their
+    null law, their empirical null where it was applied, the same windows and replicates. An object that
+    taught the basis stays a training object, though the fit has not seen what was put into it.
 
     Parameters
     ----------
@@ -69,7 +68,7 @@ def recovery(
     options : mapping of kind to keyword arguments, optional
         For `rp.inject`, such as `{"second spectrum": {"shift": 8.0}}`.
     scores : Surprise, optional
-        Of these data, if there are any already; else all objects are scored first.
+        Of all cells of these data, if there are any already; else all objects are scored first.
     projection : Projection, optional
         Of these data, if there is one already.
     levels : sequence of float
@@ -80,21 +79,25 @@ def recovery(
     Returns
     -------
     Recovery
+        `.by_amplitude` and `.by_strength` have shares found per list, `.trials` every injection,
+        `.false_positives` the shares of objects as they are. A list counts the objects that have its p-value.
 
     Raises
     ------
     ValueError
-        On an unknown kind, numbers out of range, scores or a projection of other data, or data without normal
-        objects.
+        On an unknown kind, numbers out of range, an option that `rp.inject` refuses, data on other pixels
+        than the fit's or without normal objects, or a projection or scores of other objects, of another rank
+        or of other cells (`held_out`).
     TypeError
-        If `amplitudes` is no mapping of kinds to numbers.
+        If `amplitudes` is no mapping of kinds to numbers, or another argument is not what its name says.
 
     Notes
     -----
     "any" counts if one of three p-values is below `level`: up to three times as many false positives.
     Binomial errors take trials as independent. `rp.surprise` names the kind of what its q-values flag
-    among all injected objects of that kind. Objects with fewer than ten observed pixels per component, which
-    `rp.surprise` judges by others like them, are scored in batches among 20 times as many untouched ones.
+    among all injected objects of that kind. Objects that it judges by replicates of all of them, by default
+    those with fewer than ten observed pixels per component, are scored in batches among 20 times as many
+    untouched ones.
 
     Examples
     --------
@@ -116,10 +119,14 @@ def recovery(
     if not (0.0 < level < 1.0 and ((grid > 0.0) & (grid < 1.0)).all()):
         raise ValueError(f"level and levels must lie between 0 and 1, got {level} and {levels!r}")
     projection = project(fit, data) if projection is None else projection
+    check_same_objects(projection, data, rank=fit.rank)
     scores = surprise(fit, data, projection) if scores is None else scores
-    for name, ids in (("scores", scores.ids), ("projection", projection.ids)):
-        if not np.array_equal(ids, data.ids):
-            raise ValueError(f"{name} must be of these data, and its ids are others; leave it out")
+    check_same_objects(scores, data, "scores", "surprise")
+    if not np.array_equal(scores.object.n_observed, data.count(fit.trained)):
+        raise ValueError(
+            "scores were made by other cells than those of these data: where some were held out, give "
+            "data.hide(held_out), else leave the scores out"
+        )
 
     normal = _normal(scores)
     candidates = np.flatnonzero(normal)
@@ -131,17 +138,17 @@ def recovery(
         rows = _samples(candidates, len(values), per_amplitude, rng)
         each = np.repeat(values, len(rows) // len(values))
         own = options.get(kind, {})
-        parts.append(_tried(fit, data, projection, scores, rows, kind, each, int(rng.integers(2**31)), own))
+        parts.append(tried(fit, data, projection, scores, rows, kind, each, int(rng.integers(2**31)), own))
         if callback is not None:
             callback(parts[-1])
     trials = Trials(*(np.concatenate(x) for x in zip(*parts, strict=True)))
-    p = _p_values(scores)
+    p = p_values(scores)
     return Recovery(
         level,
         trials,
         _completeness(trials, level, _by_amplitude(trials, wanted)),
         _completeness(trials, level, _by_strength(trials, wanted)),
-        FalsePositives(grid, _below(p[~np.isnan(p).all(1)], grid), _below(p[normal], grid)),
+        FalsePositives(grid, _below(p, grid), _below(p[normal], grid)),
     )
 
 
@@ -163,16 +170,11 @@ def _checked(amplitudes: Any) -> dict[str, Float[np.ndarray, " amplitudes"]]:
     return out
 
 
-def _p_values(scores: Surprise) -> Float[np.ndarray, "objects lists"]:
-    """p_value, p_run, p_pixel, and the least of them; NaN where there is no score."""
-    of = scores.object
-    p = np.stack([of.p_value, of.p_run, of.p_pixel], axis=1)
-    return np.column_stack([p, np.fmin.reduce(p, axis=1)])
-
-
 def _normal(scores: Surprise) -> Bool[np.ndarray, " objects"]:
-    scored = ~np.isnan(_p_values(scores)).any(1)
-    return scored & ~scores.flagged & ~(scores.object.q_pixel < FLAG)
+    """Objects with a score that are in no list; those without a `p_run` are in none by it."""
+    o = scores.object
+    lists = np.stack([o.q_value, o.q_run, o.q_any, o.q_pixel])
+    return ~np.isnan(o.p_value) & ~(lists < FLAG).any(0)
 
 
 def _samples(
@@ -183,85 +185,6 @@ def _samples(
     if number * each <= len(candidates):
         return rng.permutation(candidates)[: number * each]
     return np.concatenate([rng.permutation(candidates)[:each] for _ in range(number)])
-
-
-def _tried(
-    fit: Fit,
-    data: Dataset,
-    projection: Projection,
-    scores: Surprise,
-    rows: Int[np.ndarray, " trials"],
-    kind: str,
-    amplitude: Float[np.ndarray, " trials"],
-    seed: int,
-    options: Mapping[str, Any],
-) -> Trials:
-    """Inject one kind, and score what comes of it."""
-    part = data.take(rows)
-    clean = reconstruct(fit, projection, rows=rows)
-    done = inject(part, kind, amplitude, key=seed, clean=clean, **options)
-    p, named = _scored(fit, done.data, scores, rows, data, seed)
-    change = (done.data.flux.astype(float) - part.flux) * data.unit
-    beyond = _beyond(fit, part, change)
-    return Trials(
-        rows,
-        np.full(len(rows), kind),
-        amplitude,
-        done.strength,
-        beyond,
-        p,
-        named,
-    )
-
-
-def _scored(
-    fit: Fit, injected: Dataset, scores: Surprise, rows: Int[np.ndarray, " trials"], data: Dataset, seed: int
-) -> tuple[Float[np.ndarray, "trials lists"], Shaped[np.ndarray, " trials"]]:
-    """p-values and kinds of objects that were the `rows` of `data`.
-
-    Those with few pixels are judged by what all such objects of a call show: a batch of injected ones is
-    scored among many more that are as they were.
-    """
-    trained = scores.object.in_training
-    few = (injected.observed & fit.trained).sum(1) < FEW * fit.rank
-    p, named = np.empty((len(rows), len(LISTS))), np.empty(len(rows), object)
-    many = np.flatnonzero(~few)
-    if len(many):
-        found = surprise(fit, injected.take(many), in_training=trained[rows[many]], null=scores.null)
-        p[many], named[many] = _p_values(found), found.object.kind
-    if few.any():
-        alike = np.flatnonzero(
-            ((data.observed & fit.trained).sum(1) < FEW * fit.rank) & (data.n_observed > 0)
-        )
-        company = np.random.default_rng(seed).permutation(alike)[:COMPANY]
-        step = max(1, len(company) // 20)
-        for start in range(0, few.sum(), step):
-            batch = np.flatnonzero(few)[start : start + step]
-            others = company[len(batch) :]
-            both = _stacked(injected.take(batch), data.take(others) if len(others) else None)
-            known = np.concatenate([trained[rows[batch]], trained[others]])
-            found = surprise(fit, both, key=seed, in_training=known, null=scores.null)
-            p[batch], named[batch] = (x[: len(batch)] for x in (_p_values(found), found.object.kind))
-    return p, named.astype(str)
-
-
-def _stacked(first: Dataset, second: Dataset | None) -> Dataset:
-    """Objects of two data sets that share unit and grid, numbered anew."""
-    parts = [part for part in (first, second) if part is not None]
-    ivar = np.concatenate([part.ivar for part in parts]).astype(float) / first.unit**2
-    flux = np.concatenate([part.flux for part in parts]).astype(float) * first.unit
-    return dataset(flux, ivar, grid=first.grid, dtype=str(first.dtype), unit=first.unit)
-
-
-def _beyond(
-    fit: Fit, data: Dataset, change: Float[np.ndarray, "trials pixels"]
-) -> Float[np.ndarray, " trials"]:
-    """sqrt(sum ivar r^2) of what least-squares coefficients leave over of a change [sigma]."""
-    ivar = np.where(fit.trained, data.ivar, 0.0).astype(float) / data.unit**2
-    G = fit.basis.astype(float)
-    gram = np.einsum("nm,km,lm->nkl", ivar, G, G, optimize=True)
-    A = np.einsum("nkl,nl->nk", np.linalg.pinv(gram, hermitian=True), (ivar * change) @ G.T)
-    return np.sqrt((ivar * (change - A @ G) ** 2).sum(1))
 
 
 def _by_amplitude(
@@ -292,7 +215,7 @@ def _completeness(trials: Trials, level: float, groups: list[Int[np.ndarray, " s
     def middle(x: Float[np.ndarray, " trials"]) -> Float[np.ndarray, " groups"]:
         return np.array([np.median(x[group]) for group in groups])
 
-    members = [found[group].sum(0) for group in groups], [[len(group)] for group in groups]
+    members = ([x[group].sum(0) for group in groups] for x in (found, ~np.isnan(trials.p)))
     return Completeness(
         np.array([trials.kind[group[0]] for group in groups]),
         middle(trials.amplitude),
@@ -306,4 +229,4 @@ def _completeness(trials: Trials, level: float, groups: list[Int[np.ndarray, " s
 
 
 def _below(p: Float[np.ndarray, "objects lists"], levels: Float[np.ndarray, " levels"]) -> Proportion:
-    return Proportion.of(np.array([(p < level).sum(0) for level in levels]), len(p))
+    return Proportion.of(np.array([(p < level).sum(0) for level in levels]), (~np.isnan(p)).sum(0))

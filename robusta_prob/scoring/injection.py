@@ -18,17 +18,33 @@ ROWS = 1024  # objects at once, in float64
 
 
 class Injected(NamedTuple):
-    """Data with anomalies in the objects `rows`; the rest, and ids, errors, holes and grid, are as before."""
+    """Data with anomalies in R of the N objects; the rest, and ids, errors, holes and grid, are as before.
+
+    Attributes
+    ----------
+    data : Dataset
+        All N objects, in memory.
+    rows : (R,) array of int
+        Into which of them something was put; the arrays that follow are in this order.
+    kind : (R,) array of str
+        What.
+    amplitude : (R,) array
+        In the unit of the kind, see `rp.inject`.
+    strength : (R,) array
+        sqrt(sum_j ivar_j d_j^2) of what was added [sigma].
+    position : (R, positions) array
+        Of lines, or of the middle of a segment, in units of the grid; (R, 0) for other kinds.
+    donor : (R,) array of int
+        Row of the object whose spectrum was added; -1 where none was.
+    """
 
     data: Dataset
     rows: Int[np.ndarray, " rows"]
     kind: Shaped[np.ndarray, " rows"]
-    amplitude: Float[np.ndarray, " rows"]  # in the unit of the kind, see `rp.inject`
-    strength: Float[np.ndarray, " rows"]  # sqrt(sum_j ivar_j d_j^2) of what was added [sigma]
-    position: Float[
-        np.ndarray, "rows positions"
-    ]  # of lines, or of the middle of a segment [grid]; else empty
-    donor: Int[np.ndarray, " rows"]  # row of the object whose spectrum was added; -1 where none was
+    amplitude: Float[np.ndarray, " rows"]
+    strength: Float[np.ndarray, " rows"]
+    position: Float[np.ndarray, "rows positions"]
+    donor: Int[np.ndarray, " rows"]
 
     @property
     def labels(self) -> Shaped[np.ndarray, " objects"]:
@@ -74,7 +90,7 @@ def inject(
     Parameters
     ----------
     data : Dataset
-        N objects x M pixels.
+        N objects x M pixels. Data on disk are loaded whole: give `data.take(rows)` where they do not fit.
     kind : str
         One of the above.
     amplitude : float, (low, high) or (rows,) array
@@ -97,6 +113,8 @@ def inject(
     Returns
     -------
     Injected
+        `.data` in memory, and of each of the R objects of `.rows` what was put in: `.kind`, `.amplitude`,
+        `.strength` [sigma], `.position` [grid] and `.donor`.
 
     Raises
     ------
@@ -116,6 +134,7 @@ def inject(
     """
     check_data(data)
     check_types(None, None, None, key)
+    data = data.load()
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}; got {kind!r}")
     recipe = KINDS[kind]

@@ -28,9 +28,16 @@ from robusta_prob.scoring.kinds import (
 )
 from robusta_prob.scoring.lines import LineSearch, checked_lines
 from robusta_prob.scoring.predictive import Cells, Judged, cells, taken_by_basis
-from robusta_prob.scoring.replicates import FEW, with_replicated_law
+from robusta_prob.scoring.replicates import by_replicates, with_replicated_law
 from robusta_prob.scoring.request import check_settings, checked_held_out, judged_of, pixel_target
-from robusta_prob.scoring.results import FLAG, ObjectSurprise, PixelSurprise, Surprise
+from robusta_prob.scoring.results import (
+    FLAG,
+    EmpiricalNull,
+    ObjectSurprise,
+    PixelSurprise,
+    Settings,
+    Surprise,
+)
 from robusta_prob.scoring.runs import widths_within
 from robusta_prob.scoring.search import Search, sampled, search_law
 from robusta_prob.scoring.verdict import Verdict, verdict_on
@@ -50,7 +57,7 @@ def surprise(
     lines: Mapping[str, Sequence[float]] | Sequence[float] | None = None,
     replicates: int | None = None,
     null: Null | None = None,
-    empirical_null: bool = False,
+    empirical_null: bool | EmpiricalNull = False,
     pixel: bool = False,
     out: Mapping[str, Any] | None = None,
     callback: Callable[[Rows], None] | None = None,
@@ -92,10 +99,10 @@ def surprise(
         depend on which objects are scored together, but for what the holes of these do to p_run, and but for
         the regression over replicates where few pixels are observed. Default: learned from these data, or
         for fewer than 50 objects the noise law of the fit.
-    empirical_null : bool
-        Judge each object against the bulk of these objects instead, p_value and p_run: for surveys whose
-        errors are wrong for everyone. Kinds, windows, lines and single pixels stay with the null law. The
-        bulk of the objects' z is always reported in `.empirical`.
+    empirical_null : bool or EmpiricalNull
+        Judge each object, p_value and p_run, against the bulk of these objects instead, or against that of
+        another call, its `.empirical`: for surveys whose errors are wrong for everyone. Kinds, windows, lines
+        and single pixels stay with the null law. The bulk of these objects is reported in `.empirical`.
     pixel : bool
         Also return z, p and weight per cell, (N, M) each, in `.pixel`.
     out : mapping of "z", "p", "weight" to array-like, optional
@@ -116,8 +123,11 @@ def surprise(
     Raises
     ------
     ValueError
-        If the pixels are not those of the fit, no object has more than K observed pixels, or an argument
-        is out of range.
+        If the pixels are not those of the fit; no object has more than K observed pixels; the projection is
+        of other objects or another rank; `windows` are not between 2 pixels and half the spectrum, or
+        `replicates` neither 0 nor at least 50; all of a set of lines lie outside the grid; `held_out` or an
+        entry of `out` has another shape than the data, or `out` other names; `out` comes with `pixel`, or
+        `held_out` with neither; the null law is impossible, or an empirical one has fewer than 50 objects.
     TypeError
         If an argument is of the wrong kind.
 
@@ -145,7 +155,7 @@ def surprise(
     known = count > fit.rank
     if not known.any():
         raise ValueError(f"no object has more than rank = {fit.rank} fitted pixels: nothing can be scored")
-    few = np.flatnonzero(known & ((count < FEW * fit.rank) if replicates is None else replicates > 0))
+    few = np.flatnonzero(known & by_replicates(count, fit.rank, replicates))
 
     taken = taken_by_basis(fit, judged)
     if null is None:
@@ -184,6 +194,7 @@ def surprise(
         found,
         MappingProxyType({name: one.result() for name, one in searches.items()}),
         None if all(x is None for x in target) else target,
+        Settings(None if windows is None else widths, replicates),
     )
 
 

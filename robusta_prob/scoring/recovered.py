@@ -38,15 +38,33 @@ class Proportion(NamedTuple):
 
 
 class Trials(NamedTuple):
-    """Every injection, one entry each."""
+    """Every one of the T injections of `rp.recovery`.
 
-    row: Int[np.ndarray, " trials"]  # of the object, in the data
-    kind: Shaped[np.ndarray, " trials"]  # that was put in
-    amplitude: Float[np.ndarray, " trials"]  # in the unit of the kind, see `rp.inject`
-    strength: Float[np.ndarray, " trials"]  # signal-to-noise of what was put in [sigma]
-    beyond: Float[np.ndarray, " trials"]  # of what no coefficients can take up of it [sigma]
-    p: Float[np.ndarray, "trials lists"]  # p_value, p_run, p_pixel, and the least of these
-    named: Shaped[np.ndarray, " trials"]  # the kind that `surprise` named; "" where it flags nothing
+    Attributes
+    ----------
+    row : (T,) array of int
+        Of the object, in the data.
+    kind : (T,) array of str
+        What was put in.
+    amplitude : (T,) array
+        In the unit of the kind, see `rp.inject`.
+    strength : (T,) array
+        Signal-to-noise of what was put in [sigma].
+    beyond : (T,) array
+        Signal-to-noise of what no coefficients can take up of it [sigma].
+    p : (T, 4) array
+        p_value, p_run, p_pixel, and the least of these; NaN where there is none.
+    named : (T,) array of str
+        The kind that `rp.surprise` named; "" where it flags nothing.
+    """
+
+    row: Int[np.ndarray, " trials"]
+    kind: Shaped[np.ndarray, " trials"]
+    amplitude: Float[np.ndarray, " trials"]
+    strength: Float[np.ndarray, " trials"]
+    beyond: Float[np.ndarray, " trials"]
+    p: Float[np.ndarray, "trials lists"]
+    named: Shaped[np.ndarray, " trials"]
 
 
 class Completeness(NamedTuple):
@@ -56,7 +74,7 @@ class Completeness(NamedTuple):
     amplitude: Float[np.ndarray, " groups"]
     strength: Float[np.ndarray, " groups"]  # [sigma]
     beyond: Float[np.ndarray, " groups"]  # [sigma]
-    found: Proportion  # (groups, lists)
+    found: Proportion  # (groups, lists), of those that have the p-value
     named: Proportion  # (groups,): of those found and named, how many are called what they are
 
 
@@ -64,7 +82,7 @@ class FalsePositives(NamedTuple):
     """Share of objects as they are, nothing injected, with p below `level`; (levels, lists) each."""
 
     level: Float[np.ndarray, " levels"]
-    all: Proportion  # of all objects with a score, real anomalies included: an upper limit
+    all: Proportion  # of all objects with that p-value, real anomalies included: an upper limit
     normal: Proportion  # of the normal ones: a lower limit, as the strange have been taken out by their p
 
 

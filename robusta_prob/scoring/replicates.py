@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import special
 
 from robusta_prob.data import Dataset, dataset
@@ -35,6 +35,13 @@ CLOSE, LONGEST = 0.003, 0.3  # in the logarithms of 1/nu and scale: near enough;
 NEARLY_GAUSSIAN = 0.01  # 1/nu
 LEAST_RANKED, RANKED = 2000, 20  # replicates from which ranks are taken, and those beyond the last rank used
 MOST_CELLS = 2**22  # of replicates at once
+
+
+def by_replicates(
+    count: Int[np.ndarray, " objects"], rank: int, each: int | None
+) -> Bool[np.ndarray, " objects"]:
+    """Which objects with so many pixels are judged by replicates: by default those with few."""
+    return count < FEW * rank if each is None else np.full(count.shape, each > 0)
 
 
 def calibrated(

@@ -18,7 +18,7 @@ from robusta_prob.scoring.calibration import Null
 from robusta_prob.scoring.evidence import NULL_OBJECTS
 from robusta_prob.scoring.predictive import Judged
 from robusta_prob.scoring.replicates import LEAST
-from robusta_prob.scoring.results import PixelSurprise
+from robusta_prob.scoring.results import EmpiricalNull, PixelSurprise
 
 
 def check_settings(
@@ -28,10 +28,18 @@ def check_settings(
     check_types(None, None, None, key, **({} if replicates is None else {"replicates": replicates}))
     if replicates is not None and not (replicates == 0 or replicates >= LEAST):
         raise ValueError(f"replicates must be 0, or at least {LEAST} of each object, got {replicates}")
-    for name, value in (("empirical_null", empirical_null), ("pixel", pixel)):
-        if not isinstance(value, bool | np.bool_):
-            raise TypeError(f"{name} must be True or False, got {value!r}")
-    if empirical_null and data.shape[0] < NULL_OBJECTS:
+    if not isinstance(pixel, bool | np.bool_):
+        raise TypeError(f"pixel must be True or False, got {pixel!r}")
+    if isinstance(empirical_null, EmpiricalNull):
+        if not (np.isfinite(empirical_null.centre) and empirical_null.width > 0):
+            raise ValueError(
+                f"the bulk of other objects must have a centre and a width, got {empirical_null}"
+            )
+    elif not isinstance(empirical_null, bool | np.bool_):
+        raise TypeError(
+            f"empirical_null must be True, False or the .empirical of another call, got {empirical_null!r}"
+        )
+    elif empirical_null and data.shape[0] < NULL_OBJECTS:
         raise ValueError(f"an empirical null needs at least {NULL_OBJECTS} objects, got {data.shape[0]}")
     if null is not None:
         if not isinstance(null, Null):

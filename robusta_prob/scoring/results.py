@@ -55,11 +55,30 @@ class PixelSurprise(NamedTuple):
 
 
 class EmpiricalNull(NamedTuple):
-    """Where the bulk of the objects lies in z, 0 and 1 where the null law holds (Efron 2004)."""
+    """Where the bulk of the objects lies in z, 0 and 1 where the null law holds (Efron 2004).
 
-    centre: float  # median
-    width: float  # from the quartiles
-    applied: bool  # whether p-values were taken against this normal law, `empirical_null=True`
+    Attributes
+    ----------
+    centre, width : float
+        Of the deviates of `p_value`: their median, and their width by the quartiles.
+    applied : bool
+        Whether p-values were taken against this normal law, see `empirical_null` of `rp.surprise`.
+    run_centre, run_width : float
+        The same of the deviates of `p_run`; NaN where there are none.
+    """
+
+    centre: float
+    width: float
+    applied: bool
+    run_centre: float = 0.0
+    run_width: float = 1.0
+
+
+class Settings(NamedTuple):
+    """What `surprise` was asked for, so that other objects can be scored in the same way."""
+
+    windows: tuple[int, ...] | None = None  # widths of the runs [pixels]; None: the default
+    replicates: int | None = None  # of every object; None: the default
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,6 +94,7 @@ class Surprise:
         default_factory=lambda: MappingProxyType({})
     )  # the sets that were asked for
     pixel: PixelSurprise | None = None
+    settings: Settings = field(default_factory=Settings)
 
     def __repr__(self) -> str:
         kinds, counts = np.unique(self.object.kind[self.flagged], return_counts=True)

@@ -53,11 +53,11 @@ def verdict_on(
     *,
     replicates: int | None,
     seed: int,
-    empirical_null: bool,
+    empirical_null: bool | EmpiricalNull,
 ) -> Verdict:
     """All tests of `known` objects, with more than K pixels.
 
-    Those of the rows `few` are calibrated by replicates, all against their bulk if so wanted.
+    Those of the rows `few` are calibrated by replicates, all against their or another bulk if so wanted.
 
     Raises
     ------
@@ -72,13 +72,15 @@ def verdict_on(
     scored = ~np.isnan(z)
     log_p_run = log_p_of_best(search, evidence.log_p_window, evidence.observed)
     z_run = np.where(scored, -special.ndtri_exp(log_p_run), np.nan)
-    if empirical_null and scored.sum() < NULL_OBJECTS:
+    given = empirical_null if isinstance(empirical_null, EmpiricalNull) else None
+    if given is None and empirical_null and scored.sum() < NULL_OBJECTS:
         raise ValueError(
             f"an empirical null needs at least {NULL_OBJECTS} objects with a score, got {scored.sum()}"
         )
-    bulk = _bulk(z, empirical_null)
-    if empirical_null:
-        z, z_run = ((x - own.centre) / own.width for x, own in ((z, bulk), (z_run, _bulk(z_run, True))))
+    own = EmpiricalNull(*_bulk(z), bool(empirical_null), *_bulk(z_run))
+    bulk = own if given is None else given._replace(applied=True)
+    if bulk.applied:
+        z, z_run = (z - bulk.centre) / bulk.width, (z_run - bulk.run_centre) / bulk.run_width
     log_p = special.log_ndtr(-z)
     p, p_run = np.exp(log_p), np.exp(special.log_ndtr(-z_run))
     tests = 1.0 + ~np.isnan(p_run)
@@ -99,11 +101,11 @@ def verdict_on(
     )
 
 
-def _bulk(z: Float[np.ndarray, " objects"], applied: bool) -> EmpiricalNull:
-    """The bulk of these deviates, by median and quartiles."""
-    known = z[~np.isnan(z)]
+def _bulk(z: Float[np.ndarray, " objects"]) -> tuple[float, float]:
+    """Centre and width of the bulk of these deviates, by median and quartiles."""
+    known = z[np.isfinite(z)]
     if not len(known):
-        return EmpiricalNull(np.nan, np.nan, applied)
+        return np.nan, np.nan
     low, middle, high = np.quantile(known, (0.25, 0.5, 0.75))
     width = max(float(high - low) / (2.0 * NORMAL_QUARTILE), NARROWEST)
-    return EmpiricalNull(float(middle), width, applied)
+    return float(middle), width
