@@ -25,6 +25,7 @@ from robusta_prob.io import read, write
 from robusta_prob.models.noise import Noise, NoiseLaw
 from robusta_prob.models.priors import Prior
 from robusta_prob.partition import split
+from robusta_prob.scoring.calibration import Null
 from robusta_prob.scoring.companions import Families, families
 from robusta_prob.scoring.completeness import recovery
 from robusta_prob.scoring.injection import Injected, inject
@@ -50,6 +51,7 @@ __all__ = [
     "Injected",
     "Noise",
     "NoiseLaw",
+    "Null",
     "Prior",
     "Progress",
     "Checkpoint",

@@ -91,6 +91,37 @@ def test_a_given_null_makes_scores_independent_of_their_neighbours():
     np.testing.assert_allclose(part, whole, rtol=0.1)
 
 
+def test_a_null_law_goes_from_fit_to_fit_whatever_their_units():
+    """Shares of wide pixels go with the errors of the object in flux, not in a fit's power of two."""
+    sigma = np.geomspace(0.03, 0.3, 300)[:, None]
+    flux = low_rank(300, 60, 3, seed=0).truth.clean
+    flux = flux + sigma * np.random.default_rng(0).standard_normal(flux.shape)
+    null = rp.Null(0.0, 1.0, 0.05, levels=(math.log(0.03), math.log(0.3)), shares=(1e-4, 0.1))
+    one, other = (rp.dataset(flux, sigma**-2.0 + 0.0 * flux, unit=unit) for unit in (1.0, 64.0))
+    z = [rp.surprise(rp.fit(x, 3, starts=1), x, null=null).object.z for x in (one, other)]
+    assert np.abs(z[0] - z[1]).max() < 0.1  # two fits of the same spectra; in units of the fit: 3.6
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"correlation": (0.1, 2.0)}, "correlation must be between -1 and 1"),
+        ({"correlation": (math.nan,)}, "correlation must be"),
+        ({"inflation": 0.0}, "inflation must be 0 < inflation < inf"),
+        ({"clumping": 1.0}, "clumping must be 0 <= clumping < 1"),
+        ({"levels": (0.0, 0.0), "shares": (0.1, 0.1)}, "levels must be finite and rising"),
+        ({"levels": (math.inf,), "shares": (0.1,)}, "levels must be finite and rising"),
+        ({"levels": (0.0,)}, "shares must be as many as levels"),
+        ({"levels": (0.0,), "shares": (0.0,)}, "shares must be between 0 and 1"),
+        ({"replicated": (-1.0, 1.0)}, "replicated must be None, or"),
+        ({"replicated": (0.1, math.nan)}, "replicated must be None, or"),
+    ],
+)
+def test_an_impossible_null_law_is_refused(change, match):
+    with pytest.raises(ValueError, match=match):
+        Null(0.0, 1.0, 0.01, **change).validated()
+
+
 @pytest.mark.parametrize("nu", [math.inf, 4.0])
 @pytest.mark.parametrize(("pixels", "rank"), [(60, 3), (150, 5)])
 def test_p_values_of_normal_objects_are_uniform_fitted_or_held_out(nu, pixels, rank):

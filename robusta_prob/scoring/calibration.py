@@ -33,7 +33,7 @@ class Null(NamedTuple):
     correlation: tuple[float, ...] = ()  # of the z of pixels 1, 2, ... apart; empty where there is none
     inflation: float = 1.0  # of the variance of an object's summed surprise, by that correlation
     clumping: float = 0.0  # probability that the neighbour of a bad pixel is bad to the same side
-    levels: tuple[float, ...] = ()  # log of an object's typical error in `Fit.unit`, rising, at which
+    levels: tuple[float, ...] = ()  # log of an object's typical error in the flux unit, rising, at which
     shares: tuple[float, ...] = ()  # so much of its pixels is wide; empty where that is eps for all
     replicated: tuple[float, float] | None = None  # 1/nu and scale of the noise of replicates, if there are
 
@@ -43,11 +43,28 @@ class Null(NamedTuple):
             ("inverse_df", 0.0 <= self.inverse_df < math.inf, "0 <= 1/nu < inf"),
             ("scale", 0.0 < self.scale < math.inf, "0 < scale < inf"),
             ("contamination", 0.0 < self.contamination < 1.0, "0 < contamination < 1"),
+            ("correlation", all(abs(x) <= 1.0 for x in self.correlation), "between -1 and 1"),
+            ("inflation", 0.0 < self.inflation < math.inf, "0 < inflation < inf"),
+            ("clumping", 0.0 <= self.clumping < 1.0, "0 <= clumping < 1"),
+            (
+                "levels",
+                np.isfinite(self.levels).all() and (np.diff(self.levels) > 0).all(),
+                "finite and rising",
+            ),
             ("shares", len(self.shares) == len(self.levels), "as many as levels"),
+            ("shares", all(0.0 < x < 1.0 for x in self.shares), "between 0 and 1"),
+            ("replicated", self._replicated_is_a_law, "None, or 1/nu of at least 0 and a positive scale"),
         ):
             if not good:
                 raise ValueError(f"null.{name} must be {limits}; got {getattr(self, name)!r}")
         return self
+
+    @property
+    def _replicated_is_a_law(self) -> bool:
+        if self.replicated is None:
+            return True
+        inverse_df, scale = self.replicated
+        return 0.0 <= inverse_df < math.inf and 0.0 < scale < math.inf
 
     @property
     def core(self) -> Core:

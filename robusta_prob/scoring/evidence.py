@@ -34,7 +34,7 @@ class Evidence(NamedTuple):
     observed: Int[np.ndarray, " objects"]
     taken: Float[np.ndarray, " objects"]  # degrees of freedom that fitted parameters took
     surprise: Float[np.ndarray, " objects"]  # sum, bounded per pixel [nats]
-    level: Float[np.ndarray, " objects"]  # mean logarithm of the errors, in `Fit.unit`
+    level: Float[np.ndarray, " objects"]  # mean logarithm of the errors [log flux]
     largest: Float[np.ndarray, " objects"]  # |z|
     log_p_window: Float[np.ndarray, " objects"]  # of the strangest window, not yet for the search; NaN: none
     lag1: Float[np.ndarray, " objects"]  # autocorrelation of bounded z over the object's scale,
@@ -82,7 +82,7 @@ def gather(
                 block.seen.sum(1),
                 block.taken,
                 surprise,
-                level_of(block),
+                level_of(block, fit.unit),
                 largest,
                 log_p,
                 lag1,
@@ -111,10 +111,10 @@ def _row_sums(z: Array, seen: Array, scale: Array, null: Array, widths: tuple[in
     )
 
 
-def level_of(block: Cells) -> Float[np.ndarray, " rows"]:
-    """Mean logarithm of the errors of the observed cells; 0 where there are none."""
+def level_of(block: Cells, unit: float) -> Float[np.ndarray, " rows"]:
+    """Mean logarithm of the errors of the observed cells, in the user's flux unit whatever the fit's is."""
     logs = np.log(np.where(block.seen, block.error, 1.0))
-    return logs.sum(1, dtype=float) / np.maximum(block.seen.sum(1), 1)
+    return logs.sum(1, dtype=float) / np.maximum(block.seen.sum(1), 1) + np.log(unit)
 
 
 def learn(
@@ -130,7 +130,7 @@ def learn(
     some = max(NULL_OBJECTS, NULL_CELLS // judged.data.shape[1])
     rows = np.sort(np.random.default_rng(0).permutation(rows)[:some])  # every tenth may be alike
     blocks = [
-        (block.z, block.seen, block.taken, level_of(block))
+        (block.z, block.seen, block.taken, level_of(block, fit.unit))
         for _, block in cells(fit, judged.take(rows), rows_per_batch(judged.data))
     ]
     z, seen, lost, level = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
