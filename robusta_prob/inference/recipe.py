@@ -118,8 +118,8 @@ def given(recipe: Recipe, first: Population) -> Program:
     return program
 
 
-def _root(first: Population) -> Float[np.ndarray, "rank rank"]:
-    return np.linalg.cholesky(np.linalg.inv(np.asarray(first.precision, float)))
+def _root(first: Population) -> Float[Array, "rank rank"]:
+    return jnp.linalg.cholesky(jnp.linalg.inv(first.precision))
 
 
 def _values(first: Globals) -> dict[str, Any]:
