@@ -175,7 +175,7 @@ def _learn_noise(
         loss=free.first_law(residual, np.asarray(part.ivar)),
         population=free.population(population.mean, population.covariance),
     )
-    blocks = Blocks.of(part, data.unit)
+    blocks = Blocks.of(part, data.unit, problem.rows)
     first = em.init(shared, blocks.deal(A[rows], data.dtype))
 
     def step(now: em.State, epoch: int) -> tuple[em.State, em.Info, Epoch]:

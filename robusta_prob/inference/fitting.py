@@ -182,8 +182,8 @@ def fit(
 
     with precision(data.dtype):
         for round_ in range(ISOLATIONS + 1):
-            problem = Problem.of(data.without(isolated), rank, noise, prior)
-            blocks = Blocks.of(problem.data, data.unit, None if plan else batch_rows)
+            problem = Problem.of(data.without(isolated), rank, noise, prior, None if plan else batch_rows)
+            blocks = Blocks.of(problem.data, data.unit, problem.rows)
             solved = solve(
                 problem, blocks, request, journal, len(history), lambda state: bool(alone_in(state).any())
             )

@@ -79,6 +79,8 @@ def maximise(
     are `steady`, not while a schedule changes them. Sums that are not finite give a basis that is not.
     """
     rank, pixels = shared.basis.shape
+    if not any(learn):
+        return Turned(shared, np.eye(rank)), memory, NOWHERE
     astray = Turned(shared._replace(basis=math.nan * shared.basis), np.eye(rank)), memory, ASTRAY
     if not all(np.isfinite(x).all() for x in jax.tree.leaves((shared, statistics))):
         return astray

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from robusta_prob.data import Dataset
 from robusta_prob.inference import em
 from robusta_prob.inference.anneal import Robustness
-from robusta_prob.inference.blocks import Blocks
+from robusta_prob.inference.blocks import Blocks, rows_per_batch
 from robusta_prob.inference.iterate import Epoch
 from robusta_prob.inference.linalg import pair_count
 from robusta_prob.inference.m_step import Learn, flat_population, population_of
@@ -50,9 +50,12 @@ class Problem(NamedTuple):
     learn: Learn
     separable: bool  # whether the given errors vary enough to tell a scale from a floor
     dtype: np.dtype
+    rows: int  # of a block, the same for parts of the data: it is what a sweep is compiled for
 
     @classmethod
-    def of(cls, data: Dataset, rank: int, noise: Noise, prior: Prior) -> Problem:
+    def of(
+        cls, data: Dataset, rank: int, noise: Noise, prior: Prior, batch_rows: int | None = None
+    ) -> Problem:
         """Resolve user settings; floors are in the user's unit here."""
         per_pixel = noise.floor == "pixel"
         separable = scale_and_floor_separate(data, per_pixel)
@@ -66,7 +69,8 @@ class Problem(NamedTuple):
             width=noise.has_contamination,
             population=not prior.is_flat,
         )
-        return cls(data, rank, noise, prior, learn, separable, data.dtype)
+        rows = batch_rows or rows_per_batch(data)
+        return cls(data, rank, noise, prior, learn, separable, data.dtype, rows)
 
     @property
     def marginal(self) -> bool:

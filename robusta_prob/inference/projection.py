@@ -11,7 +11,7 @@ from jaxtyping import Shaped
 from robusta_prob.data import Dataset, warn_user
 from robusta_prob.inference import em
 from robusta_prob.inference.anneal import FULL
-from robusta_prob.inference.blocks import BATCH_ROWS, Blocks
+from robusta_prob.inference.blocks import BATCH_ROWS, Blocks, rows_per_batch
 from robusta_prob.inference.checks import check_batch_rows, check_types
 from robusta_prob.inference.linalg import unpack
 from robusta_prob.inference.problem import Problem, precision
@@ -299,7 +299,7 @@ def check_same_pixels(fit: Fit, data: Dataset) -> None:
 
 def _fixed_problem(fit: Fit, data: Dataset) -> Problem:
     prior = Prior.flat() if fit.flat_prior else Prior()
-    return Problem(data, fit.rank, Noise(), prior, NOTHING, separable=True, dtype=fit.dtype)
+    return Problem(data, fit.rank, Noise(), prior, NOTHING, True, fit.dtype, rows_per_batch(data))
 
 
 def _shared(fit: Fit, problem: Problem) -> Globals:

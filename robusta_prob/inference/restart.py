@@ -32,7 +32,7 @@ def restart(problem: Problem, state: em.State, blocks: Blocks) -> tuple[em.State
     if not len(rows):
         return state, 0
     part = problem._replace(data=problem.data.take(rows).load())
-    few = Blocks.of(part.data, part.data.unit, blocks.size)  # the shape that is compiled
+    few = Blocks.of(part.data, part.data.unit, part.rows)
     present = _gathered(state, blocks)
     old = em.init(state.shared, few.deal(present["coefficients"][rows], problem.dtype))
     mean = np.asarray(state.shared.population.mean)

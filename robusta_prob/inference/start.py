@@ -221,7 +221,7 @@ def _run_on(
 ) -> tuple[Begun, Float[np.ndarray, "objects rank"], Float[np.ndarray, " objects"]]:
     """Fully robust passes over the cells shown; the coefficients, and every object's score on hidden ones."""
     seen = sample._replace(data=_with_ivar(sample, shown))
-    blocks = Blocks.of(seen.data, seen.data.unit)
+    blocks = Blocks.of(seen.data, seen.data.unit, seen.rows)
     state = begun.state_for(blocks)
     history = []
     for epoch in range(epochs):

@@ -140,7 +140,7 @@ def warm_up(
 ) -> tuple[Globals, Float[np.ndarray, "pixels rank rank"], list[Epoch]]:
     """The closed-form engine on a subsample, and a root of the basis' covariance in the whole survey."""
     sample = subsample(problem, np.random.default_rng(seed))
-    few = Blocks.of(sample.data, sample.data.unit)
+    few = Blocks.of(sample.data, sample.data.unit, sample.rows)
     state = begun._replace(coefficients=np.median(begun.coefficients, axis=0)[None]).state_for(few)
     state, _ = settle(sample, state, few, FULL, FIRST_PASSES)
     history = []
