@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from robusta_prob.data import Dataset
+from robusta_prob.inference.belonging import check_same_pixels
 from robusta_prob.inference.chains import Chains
 from robusta_prob.inference.checks import check_types
 from robusta_prob.inference.draws import Draws, check_program, evaluate, of_chains, of_fit
-from robusta_prob.inference.projection import check_same_pixels
 from robusta_prob.inference.results import Fit
 from robusta_prob.inference.uncertainty import Rows
 

@@ -13,11 +13,12 @@ from numpyro.diagnostics import split_gelman_rubin
 from numpyro.infer import MCMC, NUTS, init_to_value
 
 from robusta_prob.data import Dataset
+from robusta_prob.inference.belonging import check_same_pixels
 from robusta_prob.inference.checks import check_types, seed_of
 from robusta_prob.inference.guides import Program, whitened
 from robusta_prob.inference.isolate import tamed
 from robusta_prob.inference.problem import precision
-from robusta_prob.inference.projection import check_same_pixels, project
+from robusta_prob.inference.projection import project
 from robusta_prob.inference.results import Fit, fingerprints
 from robusta_prob.models import rhmf
 from robusta_prob.models.noise import Noise

@@ -76,7 +76,7 @@ def of_fit(fit: Fit, data: Dataset, number: int, key: Array | int) -> Draws:
             "population: the fit had a flat prior"
         )
     if not known.all():
-        data, projection = data.take(known), type(projection)(*(x[known] for x in projection))
+        data, projection = data.take(known), projection.take(known)
     drawn = list(posterior_draws(fit, number, key=key, objects=projection))
     A, G = np.stack([x.coefficients for x in drawn])[None], np.stack([x.basis for x in drawn])[None]
     told = _told(fit.noise.in_unit(data.unit))

@@ -11,13 +11,14 @@ from jaxtyping import Shaped
 from robusta_prob.data import Dataset, warn_user
 from robusta_prob.inference import em
 from robusta_prob.inference.anneal import FULL
+from robusta_prob.inference.belonging import check_rank, check_same_objects, check_same_pixels
 from robusta_prob.inference.blocks import BATCH_ROWS, Blocks, rows_per_batch
 from robusta_prob.inference.checks import check_batch_rows, check_types
 from robusta_prob.inference.linalg import unpack
 from robusta_prob.inference.problem import Problem, precision
 from robusta_prob.inference.progress import Rows
 from robusta_prob.inference.quantities import Globals
-from robusta_prob.inference.results import Fit, Projection
+from robusta_prob.inference.results import Fit, Origin, Projection, fingerprints_of, mark_of
 from robusta_prob.inference.settle import NOTHING, covariances, settle
 from robusta_prob.models.noise import Noise, robust_weight
 from robusta_prob.models.priors import Prior
@@ -86,7 +87,7 @@ def projected(
         problem = _fixed_problem(fit, data)
         shared = _shared(fit, problem)
         start = np.asarray(fit.population.mean / unit)
-        means, spreads, done = [], [], 0
+        means, spreads, fingerprints, done = [], [], [], 0
         blocks = Blocks.of(data, unit, batch_rows, fit.dtype, known=fit.trained, at_hand=False)
         for one in blocks.one_by_one():
             state = em.init(shared, [np.tile(start, (one.size, 1))])
@@ -95,6 +96,7 @@ def projected(
             packed, _ = covariances(problem, state, one, fit.information)
             means.append(one.gather([state.local[0].coefficients]))
             spreads.append(np.moveaxis(unpack(packed.T, fit.rank), -1, 0))
+            fingerprints += [fingerprints_of(block.flux, block.rows) for block in one]
             done += len(spreads[-1])
             if callback is not None:
                 callback(Rows(done, data.shape[0], "project"))
@@ -106,6 +108,7 @@ def projected(
         frozen((np.concatenate(means).astype(float) * unit).astype(output)),
         frozen((covariance * unit**2).astype(output)),
         data.ids,
+        Origin(mark_of(fit), np.concatenate(fingerprints), unit, str(fit.dtype)),
     )
 
 
@@ -240,7 +243,7 @@ def evaluate(
     """
     check_same_pixels(fit, data)
     if projection is not None:
-        check_same_objects(projection, data, rank=fit.rank)
+        check_same_objects(projection, data, fit=fit, hidden=True)
     part = data if rows is None else data.take(rows)
     A = (project(fit, part) if projection is None else projection).coefficients
     A = A[rows] if projection is not None and rows is not None else A
@@ -253,48 +256,6 @@ def evaluate(
             yield here, flux[:size].astype(fit.dtype), ivar, ivar > 0, model
 
     return part, blocks()
-
-
-def check_same_objects(
-    given: Any, data: Dataset, name: str = "projection", maker: str = "project", rank: int | None = None
-) -> None:
-    """Refuse what belongs to other objects, to these in another order, or to a fit of another rank."""
-    wanted = f"pass what rp.{maker}(fit, data) returns"
-    if rank is not None:
-        check_rank(given, rank, name, wanted)
-    if not hasattr(given, "ids"):
-        raise TypeError(f"{name} is a {type(given).__name__}; {wanted}")
-    if not np.array_equal(given.ids, data.ids):
-        raise ValueError(f"{name} and data must be of the same objects in the same order; {wanted}")
-
-
-def check_rank(given: Any, rank: int, name: str, wanted: str) -> None:
-    """Refuse what has no coefficients, or those of another number of components."""
-    if not hasattr(given, "coefficients"):
-        raise TypeError(f"{name} is a {type(given).__name__}; {wanted}")
-    if (got := given.coefficients.shape[1:]) != (rank,):
-        raise ValueError(f"{name} is of a fit of rank {got[0] if got else 'none'}, not {rank}; {wanted}")
-
-
-def check_same_pixels(fit: Fit, data: Dataset) -> None:
-    """Refuse data on other pixels than the fit's."""
-    if not isinstance(fit, Fit):
-        raise TypeError(f"fit must be what rp.fit returns, got {type(fit).__name__}")
-    if not isinstance(data, Dataset):
-        raise TypeError(
-            f"data must be a Dataset, got {type(data).__name__}; make one with rp.dataset(flux, ivar)"
-        )
-    m = fit.basis.shape[1]
-    if data.shape[1] != m:
-        raise ValueError(
-            f"data has {data.shape[1]} pixels, the fit has {m}; resample the data to the grid of the fit"
-        )
-    if not np.allclose(data.grid, fit.grid, rtol=1e-6, atol=0):
-        worst = int(np.argmax(np.abs(data.grid - fit.grid)))
-        raise ValueError(
-            f"the grids differ, at pixel {worst}: {data.grid[worst]:g}, and {fit.grid[worst]:g} in the fit; "
-            "resample the data to the grid of the fit"
-        )
 
 
 def _fixed_problem(fit: Fit, data: Dataset) -> Problem:

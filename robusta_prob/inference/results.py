@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Shaped
 
 from robusta_prob.data import Dataset
@@ -76,8 +77,13 @@ def fingerprints(data: Dataset, unit: float, dtype: np.dtype) -> Shaped[np.ndarr
     """CRC-32 of every object's flux: an id that recurs in another survey is another object."""
     sums = np.empty(data.shape[0], np.uint32)
     for here, flux, _ in data.blocks(1024, unit):
-        sums[here] = [zlib.crc32(row.tobytes()) for row in flux[: here.stop - here.start].astype(dtype)]
+        sums[here] = fingerprints_of(flux.astype(dtype), here.stop - here.start)
     return sums
+
+
+def fingerprints_of(flux: ArrayLike, rows: int) -> Shaped[np.ndarray, " rows"]:
+    """CRC-32 of the first rows."""
+    return np.array([zlib.crc32(row.tobytes()) for row in np.asarray(flux)[:rows]], np.uint32)
 
 
 def in_training(fit: Fit, data: Dataset) -> Bool[np.ndarray, " objects"]:
@@ -89,13 +95,34 @@ def in_training(fit: Fit, data: Dataset) -> Bool[np.ndarray, " objects"]:
     )
 
 
+class Origin(NamedTuple):
+    """Of which fit and of which numbers a result is: ids alone may recur."""
+
+    fit: int  # CRC-32 of its basis and loss
+    fingerprints: Shaped[np.ndarray, " objects"]  # of the fluxes, hidden ones being 0
+    unit: float  # and dtype, in which these were taken
+    dtype: str
+
+    def take(self, rows: Shaped[np.ndarray, " some"]) -> Origin:
+        """Of some of the objects."""
+        return self._replace(fingerprints=self.fingerprints[rows])
+
+
+def mark_of(fit: Fit) -> int:
+    """CRC-32 of what a projection depends on."""
+    law = np.concatenate([np.ravel(np.asarray(x, float)) for x in fit.loss])
+    return zlib.crc32(law.tobytes(), zlib.crc32(np.ascontiguousarray(fit.basis).tobytes()))
+
+
 class Projection(NamedTuple):
     """Coefficients of objects on a given basis, in the user's flux unit."""
 
     coefficients: Float[np.ndarray, "objects rank"]
     covariance: Float[np.ndarray, "objects rank rank"]
     ids: Shaped[np.ndarray, " objects"]
+    origin: Origin | None = None  # None: made by hand
 
     def take(self, rows: Shaped[np.ndarray, " some"]) -> Projection:
         """Some of the objects, perhaps repeatedly."""
-        return Projection(*(values[rows] for values in self))
+        coefficients, covariance, ids = (values[rows] for values in self[:3])
+        return Projection(coefficients, covariance, ids, self.origin and self.origin.take(rows))

@@ -11,7 +11,7 @@ from jaxtyping import Shaped
 from matplotlib.figure import Figure
 
 from robusta_prob.data import Dataset
-from robusta_prob.inference.projection import check_same_objects, check_same_pixels
+from robusta_prob.inference.belonging import check_same_objects, check_same_pixels
 from robusta_prob.inference.results import Fit, Projection
 from robusta_prob.plots.panels import Drawn, draw, drawn, explain, panels, windows_of
 from robusta_prob.plots.style import PAGE, SMALL, plain, probability

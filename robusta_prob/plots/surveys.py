@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from robusta_prob.data import Dataset
-from robusta_prob.inference.projection import check_same_objects
+from robusta_prob.inference.belonging import check_same_objects
 from robusta_prob.plots.p_values import draw_calibration
 from robusta_prob.plots.style import (
     BLACK,

@@ -9,8 +9,9 @@ from jaxtyping import Float, Int, Shaped
 from scipy import sparse, special
 
 from robusta_prob.data import Dataset
+from robusta_prob.inference.belonging import check_same_objects, check_same_pixels
 from robusta_prob.inference.checks import check_types
-from robusta_prob.inference.projection import check_same_objects, check_same_pixels, project
+from robusta_prob.inference.projection import project
 from robusta_prob.inference.results import Fit, Projection
 from robusta_prob.scoring.predictive import Judged, cells
 from robusta_prob.scoring.results import Surprise
@@ -89,7 +90,7 @@ def families(
     """
     check_same_pixels(fit, data)
     if projection is not None:
-        check_same_objects(projection, data, rank=fit.rank)
+        check_same_objects(projection, data, fit=fit)
     check_same_objects(scores, data, "scores", "surprise")
     check_types(None, None, None, 0, neighbours=neighbours)
     if neighbours < 1:

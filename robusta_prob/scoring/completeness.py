@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from robusta_prob.data import Dataset
+from robusta_prob.inference.belonging import check_same_objects, check_same_pixels
 from robusta_prob.inference.checks import check_types, seed_of
-from robusta_prob.inference.projection import check_same_objects, check_same_pixels, project
+from robusta_prob.inference.projection import project
 from robusta_prob.inference.results import Fit, Projection
 from robusta_prob.scoring.kinds import ERRORS, FOREIGN, LINES
 from robusta_prob.scoring.outliers import surprise
@@ -119,7 +120,7 @@ def recovery(
     if not (0.0 < level < 1.0 and ((grid > 0.0) & (grid < 1.0)).all()):
         raise ValueError(f"level and levels must lie between 0 and 1, got {level} and {levels!r}")
     projection = project(fit, data) if projection is None else projection
-    check_same_objects(projection, data, rank=fit.rank)
+    check_same_objects(projection, data, fit=fit)
     scores = surprise(fit, data, projection) if scores is None else scores
     check_same_objects(scores, data, "scores", "surprise")
     if not np.array_equal(scores.object.n_observed, data.count(fit.trained)):

@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from robusta_prob.data import Dataset
+from robusta_prob.inference.belonging import check_same_pixels
 from robusta_prob.inference.blocks import rows_per_batch
 from robusta_prob.inference.checks import seed_of
 from robusta_prob.inference.progress import Rows
-from robusta_prob.inference.projection import check_same_pixels
 from robusta_prob.inference.results import Fit, Projection
 from robusta_prob.scoring.calibration import Null, q_values
 from robusta_prob.scoring.evidence import Evidence, gather, learn

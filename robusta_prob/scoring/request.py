@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Bool
 
 from robusta_prob.data import Dataset
+from robusta_prob.inference.belonging import check_same_objects
 from robusta_prob.inference.checks import check_types
 from robusta_prob.inference.progress import Rows
-from robusta_prob.inference.projection import check_same_objects, project
+from robusta_prob.inference.projection import project
 from robusta_prob.inference.results import Fit, Projection
 from robusta_prob.inference.results import in_training as known_to
 from robusta_prob.scoring.calibration import Null
@@ -85,7 +86,7 @@ def judged_of(
         )
     if projection is None:
         projection = project(fit, fitted, callback=callback)
-    check_same_objects(projection, data, rank=fit.rank)
+    check_same_objects(projection, fitted, fit=fit)
     return Judged(data, projection, np.broadcast_to(trained, data.shape[:1]), held_out)
 
 
