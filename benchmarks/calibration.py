@@ -1,8 +1,8 @@
 """Are p-values of normal objects uniform? `python benchmarks/calibration.py`.
 
 Surveys of normal objects, half of them fitted and half held out: Kolmogorov-Smirnov tests of the p-values of
-either half, and shares of p below 1e-2 and 1e-3; the same with bad pixels of fixed amplitude in
-every object; and real spectra. Writes CALIBRATION.md.
+either half, and shares of p and of p of runs below 1e-2 and 1e-3; the same with bad pixels of fixed amplitude
+in every object, by the objects' errors; and real spectra. Writes CALIBRATION.md.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ SIZES = tuple(itertools.product((50, 400, 1200), (2, 5, 10)))
 HOLES = (0.0, 0.3, 0.6)
 SIGNALS = (0.5, 5.0, 50.0, 1000.0)  # S/N per pixel
 LEVELS = (1e-2, 1e-3)
+COLUMNS = ("KS p", "p < 1e-2", "p < 1e-3")
+THIRDS = ("smallest third", "middle third", "largest third")  # of the errors
 REAL = "rm017_B_exposures.npz"
 
 
@@ -67,11 +69,12 @@ def row(cells: list[object]) -> str:
 def grid(each: int, draws: int) -> list[str]:
     """Normal objects alone, over sizes, ranks, noise, holes and S/N."""
     lines = [
-        row(["M", "K", "nu", "holes", "S/N", "objects", "KS p", "p < 1e-2", "p < 1e-3", "KS p, runs"]),
-        row(["---"] * 10),
+        row(["M", "K", "nu", "holes", "S/N", "objects", *COLUMNS, *(f"runs: {name}" for name in COLUMNS)]),
+        row(["---"] * 12),
     ]
     settings = [(*size, nu) for size, nu in itertools.product(SIZES, NUS)]
     tests: list[Shares] = []
+    runs: list[Shares] = []
     for turn in tqdm(range(draws * len(settings)), desc="calibration"):
         m, rank, nu = settings[turn % len(settings)]
         draw = turn // len(settings)
@@ -80,24 +83,46 @@ def grid(each: int, draws: int) -> list[str]:
         for name, scores in halves(survey, rank, each).items():
             found, run = shares(scores.object.p_value), shares(scores.object.p_run)
             tests.append(found)
-            below = [f"{share:.4f}" for share in found.below]
-            cells = [m, rank, f"{nu:g}", f"{holes:.0%}", f"{signal:g}", name, f"{found.ks:.2g}", *below]
-            lines.append(row([*cells, f"{run.ks:.2g}"]))
+            runs.append(run)
+            cells = [
+                m,
+                rank,
+                f"{nu:g}",
+                f"{holes:.0%}",
+                f"{signal:g}",
+                name,
+                *cells_of(found),
+                *cells_of(run),
+            ]
+            lines.append(row(cells))
             print(lines[-1], flush=True)
-    uniform, usual = sum(t.ks > 0.01 for t in tests), sum(t.usual for t in tests)
-    total = np.average([t.below for t in tests], axis=0, weights=[t.n for t in tests])
     return [
-        f"Normal objects, {each} in either half: KS p > 0.01 in {uniform} of {len(tests)} halves (target 19 "
-        f"of 20); shares within the 99 % binomial interval in {usual}. Over all of them {total[0]:.5f} are "
-        f"below 1e-2 and {total[1]:.5f} below 1e-3.",
+        f"Normal objects, {each} in either half. {summary(tests, 'p')} {summary(runs, 'p of runs')} "
+        "The target is 19 of 20 halves.",
         "",
         *lines,
     ]
 
 
+def cells_of(found: Shares) -> list[str]:
+    """Those of `COLUMNS`."""
+    return [f"{found.ks:.2g}", *(f"{share:.4f}" for share in found.below)]
+
+
+def summary(tests: list[Shares], name: str) -> str:
+    """Of the halves of a grid."""
+    uniform, usual = sum(t.ks > 0.01 for t in tests), sum(t.usual for t in tests)
+    total = np.average([t.below for t in tests], axis=0, weights=[t.n for t in tests])
+    return (
+        f"For {name}, KS p > 0.01 in {uniform} of {len(tests)} halves, and shares within the 99 % binomial "
+        f"interval in {usual}; over all of them {total[0]:.5f} are below 1e-2 and {total[1]:.5f} below 1e-3."
+    )
+
+
 def bad_pixels(each: int, draws: int) -> list[str]:
     """0.5 % of the pixels of every object off by a fixed amplitude, noise over two decades."""
-    lines = [row(["draw", "objects", "p < 1e-2", "p < 1e-3"]), row(["---"] * 4)]
+    heads = [*COLUMNS[1:], *(f"runs: {name}" for name in COLUMNS[1:])]
+    lines = [row(["draw", "objects", "errors", *heads]), row(["---"] * 7)]
     counts: dict[str, list[float]] = {"fitted": [], "held-out": []}
     for draw in tqdm(range(draws), desc="bad pixels"):
         survey = low_rank(2 * each, 400, 5, sigma=0.03, spread=0.05, seed=300 + draw)
@@ -110,10 +135,13 @@ def bad_pixels(each: int, draws: int) -> list[str]:
         flux[bad] += rng.choice([-0.5, 0.5], int(bad.sum()))
         hit = survey._replace(data=rp.dataset(flux, sigma**-2.0))
         for name, scores in halves(hit, 5, each).items():
-            found = shares(scores.object.p_value)
-            counts[name].append(found.below[1])
-            lines.append(row([draw, name, *(f"{share:.4f}" for share in found.below)]))
-            print(lines[-1], flush=True)
+            counts[name].append(shares(scores.object.p_value).below[1])
+            own = louder[:each, 0] if name == "fitted" else louder[each:, 0]
+            thirds = np.array_split(np.argsort(own), 3)
+            for which, rows in [("all", np.arange(each)), *zip(THIRDS, thirds, strict=True)]:
+                tests = (shares(x[rows]) for x in (scores.object.p_value, scores.object.p_run))
+                lines.append(row([draw, name, which, *(f"{b:.4f}" for test in tests for b in test.below)]))
+                print(lines[-1], flush=True)
     means = {name: float(np.mean(x)) for name, x in counts.items()}
     return [
         f"0.5 % of the pixels of every object off by 0.5 (the flux's rms is 1), noise of 0.003 to 0.3: "
