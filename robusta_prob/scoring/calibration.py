@@ -10,11 +10,12 @@ object's pixels are saddlepoint approximations (Lugannani & Rice 1980; Barndorff
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import optimize, special
 
 from robusta_prob.scoring.core import Core
@@ -73,6 +74,22 @@ class Null(NamedTuple):
         return Core(self.inverse_df, self.scale)
 
     @property
+    def knots(self) -> tuple[Null, ...]:
+        """The same law with each of the shares of wide pixels; itself where that is one for all."""
+        alike = self._replace(levels=(), shares=())
+        return tuple(alike._replace(contamination=share) for share in self.shares) or (alike,)
+
+    def weights(
+        self, n: int, level: Float[np.ndarray, " objects"] | None = None
+    ) -> Float[np.ndarray, "knots objects"]:
+        """How much each of the knots counts for n objects with such errors; as much as any where unknown."""
+        knots = np.arange(len(self.knots))
+        if level is None:
+            return np.full((len(knots), n), 1.0 / len(knots))
+        place = np.interp(level, self.levels or (0.0,), knots)
+        return np.maximum(1.0 - np.abs(place - knots[:, None]), 0.0)
+
+    @property
     def cap(self) -> float:
         """The largest surprise of a pixel [nats]."""
         return -math.log(self.bounding / (2.0 * REACH))
@@ -84,9 +101,8 @@ class Null(NamedTuple):
 
     def expected_surprise(self, level: Float[np.ndarray, " objects"]) -> Float[np.ndarray, " objects"]:
         """Mean surprise of a null pixel of objects with such errors [nats]."""
-        shares = self.shares or (self.contamination,)
-        means = [float(mass @ value) for value, mass in (_surprise_distribution(self, x) for x in shares)]
-        return np.interp(level, self.levels or (0.0,), means)
+        laws = (_surprise_distribution(self, knot.contamination) for knot in self.knots)
+        return np.array([float(mass @ value) for value, mass in laws]) @ self.weights(len(level), level)
 
     def inflation_of_sum(self, width: int) -> float:
         """Variance of the sum of z over `width` neighbours, over that of as many independent ones."""
@@ -154,16 +170,25 @@ def log_tail(
 
     `level` is the logarithm of the typical error of the objects.
     """
-    root = np.sqrt(count / null.inflation)
-    if level is None or not null.shares:
-        return special.log_ndtr(-_deviate(null, null.contamination, mean, root))
-    place = np.interp(level, null.levels, np.arange(len(null.levels)))
-    deviate = np.zeros(len(mean))
-    for knot, share in enumerate(null.shares):
-        weight = np.maximum(1.0 - np.abs(place - knot), 0.0)
-        near = weight > 0
-        deviate[near] += weight[near] * _deviate(null, share, mean[near], root[near])
-    return special.log_ndtr(-deviate)
+    root, knots = np.sqrt(count / null.inflation), null.knots
+    return special.log_ndtr(
+        -between_knots(
+            null.weights(len(mean), level),
+            lambda knot, rows: _deviate(null, knots[knot].contamination, mean[rows], root[rows]),
+        )
+    )
+
+
+def between_knots(
+    weights: Float[np.ndarray, "knots objects"],
+    at_knot: Callable[[int, Bool[np.ndarray, " objects"]], Float[np.ndarray, " some"]],
+) -> Float[np.ndarray, " objects"]:
+    """Mean over the knots of `at_knot(knot, rows)`, which is asked of rows that have a weight there."""
+    out = np.zeros(weights.shape[1])
+    for knot, weight in enumerate(weights):
+        rows = weight > 0
+        out[rows] += weight[rows] * at_knot(knot, rows)
+    return out
 
 
 def _deviate(

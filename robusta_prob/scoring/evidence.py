@@ -83,14 +83,16 @@ def gather(
                 widths,
             )
         surprise, largest, lag1, best = (np.asarray(x, float) for x in sums)
-        log_p = log_p_of_windows(null, best, widths).min(0) if widths else np.full(len(scale), np.nan)
-        log_p[~(best > 0).any(0)] = np.nan
+        level, log_p = level_of(block, fit.unit), np.full(len(scale), np.nan)
+        some = (best > 0).any(0)
+        if widths:
+            log_p[some] = log_p_of_windows(null, best[:, some], widths, level[some]).min(0)
         parts.append(
             (
                 block.seen.sum(1),
                 block.taken,
                 surprise,
-                level_of(block, fit.unit),
+                level,
                 largest,
                 log_p,
                 lag1,

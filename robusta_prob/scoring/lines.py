@@ -14,7 +14,7 @@ objects.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +23,8 @@ from scipy import special
 
 from robusta_prob.data import Dataset, warn_user
 from robusta_prob.inference.results import Fit
-from robusta_prob.scoring.calibration import Null, q_values
+from robusta_prob.scoring.calibration import Null, between_knots, q_values
+from robusta_prob.scoring.evidence import level_of
 from robusta_prob.scoring.predictive import Cells
 from robusta_prob.scoring.runs import bounded
 from robusta_prob.scoring.search import SIMULATED, null_scores
@@ -147,15 +148,20 @@ def matched(
 
 
 def combined(
-    sums: LineSums, widths: Float[np.ndarray, " widths"], law: LineLaw
+    sums: LineSums,
+    widths: Float[np.ndarray, " widths"],
+    laws: Sequence[LineLaw],
+    weights: Float[np.ndarray, "laws objects"],
 ) -> tuple[Float[np.ndarray, " objects"], ...]:
-    """Amplitude, sd and width where most is explained; z and p of the most telling width, per object."""
+    """Amplitude, sd and width where most is explained; z and p of the most telling width, per object.
+
+    The law of an object is the mean of `laws` with these weights.
+    """
     size = np.nan_to_num(np.abs(sums.z), nan=-1.0)
     rows, told = np.arange(len(size)), size.argmax(1)
     amplitude, sd, width = _at_best_width(sums, widths)
     most = size[rows, told]
-    slope = np.polyfit(law.level[-20:], law.deviate[-20:], 1)[0]
-    deviate = np.interp(most, law.level, law.deviate) + slope * np.maximum(most - law.level[-1], 0.0)
+    deviate = between_knots(weights, lambda knot, some: laws[knot].deviate_of(most[some]))
     log_p = special.log_ndtr(-deviate)
     return tuple(
         np.where(most >= 0, x, np.nan)
@@ -208,17 +214,24 @@ class LineLaw(NamedTuple):
     level: Float[np.ndarray, " levels"]
     deviate: Float[np.ndarray, " levels"]
 
+    def deviate_of(self, size: Float[np.ndarray, " objects"]) -> Float[np.ndarray, " objects"]:
+        """Interpolated, and beyond the last level by the slope before it."""
+        slope = np.polyfit(self.level[-20:], self.deviate[-20:], 1)[0]
+        return np.interp(size, self.level, self.deviate) + slope * np.maximum(size - self.level[-1], 0.0)
 
-def line_law(null: Null, T: Float[np.ndarray, "widths pixels"]) -> LineLaw:
-    """Calibrate a set of lines by simulated null objects with equal errors around them."""
+
+def line_laws(null: Null, T: Float[np.ndarray, "widths pixels"]) -> list[LineLaw]:
+    """Calibrate a set of lines by simulated null objects with equal errors around them, knot by knot."""
     near = T[:, T.max(0) > 1e-3]
     rows = min(20_000, SIMULATED // near.shape[1])
-    score = null_scores(null, rows, near.shape[1]) @ near.T / np.sqrt((near**2).sum(1))
-    level = np.sort(np.abs(score).max(1))
     above = 1.0 - (np.arange(rows) + 0.5) / rows
     at = np.unique(np.searchsorted(-above, -np.geomspace(0.98, 20.0 / rows, 80)))
-    level, first = np.unique(level[at], return_index=True)
-    return LineLaw(level, -special.ndtri(above[at][first]))
+    laws = {}
+    for knot, score in null_scores(null, rows, near.shape[1]):
+        level = np.sort(np.abs(score @ near.T / np.sqrt((near**2).sum(1))).max(1))
+        level, first = np.unique(level[at], return_index=True)
+        laws[knot] = LineLaw(level, -special.ndtri(above[at][first]))
+    return [laws[knot] for knot in null.knots]
 
 
 class LineSearch:
@@ -226,14 +239,15 @@ class LineSearch:
 
     def __init__(self, fit: Fit, data: Dataset, null: Null, positions: Float[np.ndarray, " lines"]) -> None:
         self._T, self._widths = templates(positions, data.grid)
-        self._fit, self._null, self._law = fit, null, line_law(null, self._T)
+        self._fit, self._null, self._laws = fit, null, line_laws(null, self._T)
         self._parts: list[tuple[np.ndarray, ...]] = []
 
     def add(self, block: Cells, covariance: Float[np.ndarray, "rows rank rank"]) -> None:
         """Look at the next block."""
         covariance = np.nan_to_num(covariance.astype(float)) / self._fit.unit**2
         sums = matched(self._T, block, self._fit.basis.astype(float), covariance, self._null)
-        self._parts.append(combined(sums, self._widths, self._law))
+        weights = self._null.weights(len(block.z), level_of(block, self._fit.unit))
+        self._parts.append(combined(sums, self._widths, self._laws, weights))
 
     def result(self) -> Line:
         """Of all objects so far."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from scipy import special
 
-from robusta_prob.scoring.calibration import REACH, Null
+from robusta_prob.scoring.calibration import REACH, Null, between_knots
 from robusta_prob.scoring.core import Core
 
 LARGEST = 1e9  # |z|, so that no square of it is infinite
@@ -107,15 +107,24 @@ def _sums(x: Array, widths: tuple[int, ...]) -> list[Array]:
 
 
 def log_p_of_windows(
-    null: Null, best: Float[np.ndarray, "widths *rows"], widths: tuple[int, ...]
-) -> Float[np.ndarray, "widths *rows"]:
-    """log P(|sum| / sqrt(width) at least this in one given window of a null object), for either sign."""
-    out = np.empty(np.shape(best))
-    for place, width in enumerate(widths):
-        law = (null.inverse_df, null.scale, null.contamination)
-        size, log_p = _window_law(*law, width, null.inflation_of_sum(width))
-        out[place] = np.interp(np.abs(best[place]), size, log_p)
-    return out
+    null: Null,
+    best: Float[np.ndarray, "widths rows"],
+    widths: tuple[int, ...],
+    level: Float[np.ndarray, " rows"] | None = None,
+) -> Float[np.ndarray, "widths rows"]:
+    """log P(|sum| / sqrt(width) at least this in one given window of a null object), for either sign.
+
+    `level` is the logarithm of the typical error of the objects, by which the share of wide pixels differs.
+    """
+    weights, knots = null.weights(best.shape[1], level), null.knots
+    size = np.abs(best)
+
+    def at_knot(knot: int, rows: Bool[np.ndarray, " rows"], place: int) -> Float[np.ndarray, " some"]:
+        width, law = widths[place], knots[knot]
+        tail = _window_law(*law[:3], width, null.inflation_of_sum(width))
+        return np.interp(size[place, rows], *tail)
+
+    return np.stack([between_knots(weights, partial(at_knot, place=i)) for i in range(len(widths))])
 
 
 @lru_cache(maxsize=256)

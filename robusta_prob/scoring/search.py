@@ -3,11 +3,13 @@
 The best of all windows is judged by what the best of a null object's windows is (a scan statistic: Glaz,
 Naus & Wallenstein 2001), by simulation, whose tail is extrapolated as a Poisson rate of clumps. The simulated
 objects have the fitted basis taken out, as the real ones have: what is as smooth as the basis shows less in
-the residuals.
+the residuals. Where the share of wide pixels depends on an object's errors, so does what its best window is
+worth.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import special
 
-from robusta_prob.scoring.calibration import REACH, Null
+from robusta_prob.scoring.calibration import REACH, Null, between_knots
 from robusta_prob.scoring.core import Core
 from robusta_prob.scoring.predictive import SMALLEST_SHARE
 from robusta_prob.scoring.runs import best_windows, bounded, log_p_of_windows
@@ -25,19 +27,39 @@ LEAST_LEVELS = 10  # different ones, without which there is no tail to extrapola
 LEAST_ROWS, MOST_ROWS = 1000, 20_000  # and how many such objects
 
 
-class Search(NamedTuple):
-    """How often some window of a null object is as strange as this; see `log_p_of_best`."""
+class Rate(NamedTuple):
+    """How often some window of a null object is as strange as this."""
 
+    strangeness: Float[np.ndarray, " steps"]  # -log p of a window, rising
+    log_rate: Float[np.ndarray, " steps"]  # of clumps of such windows per pixel; NaN: nothing is searched
+
+
+class Search(NamedTuple):
+    """The search over all windows, and what its best one is worth; see `log_p_of_best`."""
+
+    null: Null
     widths: tuple[int, ...]
-    level: Float[np.ndarray, " levels"]  # -log p of a window, rising
-    log_rate: Float[np.ndarray, " levels"]  # of clumps of such windows per pixel
+    rates: tuple[Rate, ...]  # one for each of the knots of the null law
+
+
+UNKNOWN = Rate(np.zeros(1), np.full(1, np.nan))
 
 
 def log_p_of_best(
-    search: Search, log_p: Float[np.ndarray, " rows"], count: Float[np.ndarray, " rows"]
+    search: Search,
+    log_p: Float[np.ndarray, " rows"],
+    count: Float[np.ndarray, " rows"],
+    level: Float[np.ndarray, " rows"] | None = None,
 ) -> Float[np.ndarray, " rows"]:
-    """log P(the best of all windows of a null object with `count` pixels is at least that strange)."""
-    log_rate = np.log(np.maximum(count, 1)) + _extrapolated(-log_p, search.level, search.log_rate)
+    """log P(the best of all windows of a null object with `count` pixels is at least that strange).
+
+    `level` is the logarithm of the typical error of the objects.
+    """
+    per_pixel = between_knots(
+        search.null.weights(len(log_p), level),
+        lambda knot, rows: _extrapolated(-log_p[rows], *search.rates[knot]),
+    )
+    log_rate = np.log(np.maximum(count, 1)) + per_pixel
     # log(1 - exp(-rate)), which is log(rate) far out
     return np.where(log_rate < -20.0, log_rate, np.log(-np.expm1(-np.exp(np.minimum(log_rate, 6.0)))))
 
@@ -64,20 +86,25 @@ def search_law(
     """
     n_pixels = seen.shape[1]
     if not widths:
-        return Search(widths, np.zeros(1), np.full(1, np.nan))
+        return Search(null, widths, len(null.knots) * (UNKNOWN,))
     rows = _rows(n_pixels)
-    score = null_scores(null, rows, n_pixels, taken)
     holes = seen[np.linspace(0, len(seen) - 1, rows).astype(int)]
-    best = np.asarray(
-        best_windows(jnp.asarray(np.where(holes, score, 0.0), jnp.float32), jnp.asarray(holes), widths)
-    )
-    level = np.sort(-log_p_of_windows(null, best, widths).min(0))
+    rates = {}
+    for law, score in null_scores(null, rows, n_pixels, taken):
+        best = best_windows(jnp.asarray(np.where(holes, score, np.float32(0.0))), jnp.asarray(holes), widths)
+        rates[law] = _rate(log_p_of_windows(law, np.asarray(best), widths).min(0), holes.sum(1).mean())
+    return Search(null, widths, tuple(rates[law] for law in null.knots))
+
+
+def _rate(log_p: Float[np.ndarray, " rows"], pixels: float) -> Rate:
+    """Of the best windows of simulated objects with so many pixels."""
+    rows = len(log_p)
     below = (np.arange(rows) + 0.5) / rows
     at = np.searchsorted(below, np.linspace(0.005, 1.0 - 40.0 / rows, 100))
-    level, first = np.unique(level[at], return_index=True)
-    if len(level) < LEAST_LEVELS:
-        return Search(widths, np.zeros(1), np.full(1, np.nan))
-    return Search(widths, level, np.log(-np.log(below[at][first]) / holes.sum(1).mean()))
+    strangeness, first = np.unique(np.sort(-log_p)[at], return_index=True)
+    if len(strangeness) < LEAST_LEVELS:
+        return UNKNOWN
+    return Rate(strangeness, np.log(-np.log(below[at][first]) / pixels))
 
 
 def null_scores(
@@ -86,8 +113,11 @@ def null_scores(
     length: int,
     taken: Float[np.ndarray, "rank pixels"] | None = None,
     seed: int = 0,
-) -> Float[np.ndarray, "rows length"]:
-    """Scores of simulated null objects: bad pixels in runs, the others correlated, as the null law says."""
+) -> Iterator[tuple[Null, Float[np.ndarray, "rows length"]]]:
+    """Scores of simulated null objects: bad pixels in runs, the others correlated, as the null law says.
+
+    The same objects, but for their bad pixels, under each of the knots of that law that differ.
+    """
     rng = np.random.default_rng(seed)
     normal = rng.standard_normal((rows, length))
     if null.correlation:
@@ -105,17 +135,20 @@ def null_scores(
         deviate = np.linspace(0.0, 9.0, 4000)
         of_core = -Core(null.inverse_df).quantile(special.ndtr(-deviate))
         core = np.sign(normal) * np.interp(np.abs(normal), deviate, of_core)
-    row, pixel = np.nonzero(rng.random(core.shape) < null.contamination * (1.0 - null.clumping))
-    value = rng.uniform(-REACH, REACH, len(row)) / null.scale
-    while len(row):
-        core[row, pixel] = value
-        on = (rng.random(len(row)) < null.clumping) & (pixel < length - 1)
-        row, pixel, value = row[on], pixel[on] + 1, value[on]
-    return bounded(core.astype(np.float32))
+    good, chance = bounded(core.astype(np.float32)), rng.random(core.shape, np.float32)
+    for law in dict.fromkeys(null.knots):
+        score = good.copy()
+        row, pixel = np.nonzero(chance < law.contamination * (1.0 - law.clumping))
+        value = bounded(rng.uniform(-REACH, REACH, len(row)) / law.scale)
+        while len(row):
+            score[row, pixel] = value
+            on = (rng.random(len(row)) < law.clumping) & (pixel < length - 1)
+            row, pixel, value = row[on], pixel[on] + 1, value[on]
+        yield law, score
 
 
 def _extrapolated(
-    x: Float[np.ndarray, " rows"], level: Float[np.ndarray, " levels"], value: Float[np.ndarray, " levels"]
+    x: Float[np.ndarray, " rows"], level: Float[np.ndarray, " steps"], value: Float[np.ndarray, " steps"]
 ) -> Float[np.ndarray, " rows"]:
     """Interpolate, and go on beyond the ends as at the ends; in the tail by the slope of the last third."""
     if not np.isfinite(value).all():

@@ -70,7 +70,7 @@ def verdict_on(
     if len(few):
         z[few] = calibrated(fit, judged.take(few), z[few], null, replicates, seed)
     scored = ~np.isnan(z)
-    log_p_run = log_p_of_best(search, evidence.log_p_window, evidence.observed)
+    log_p_run = log_p_of_best(search, evidence.log_p_window, evidence.observed, evidence.level)
     z_run = np.where(scored, -special.ndtri_exp(log_p_run), np.nan)
     given = empirical_null if isinstance(empirical_null, EmpiricalNull) else None
     if given is None and empirical_null and scored.sum() < NULL_OBJECTS:
