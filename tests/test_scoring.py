@@ -174,6 +174,17 @@ def test_p_values_of_normal_objects_are_uniform_fitted_or_held_out(nu, pixels, r
         assert found.structure[group].std() == pytest.approx(1.0, abs=0.07)
 
 
+def test_p_values_are_uniform_where_three_pixels_are_left_per_coefficient():
+    """Without replicates too few are strange: below 1e-2 0.0015 of the fitted, 0.0035 of the others."""
+    survey = low_rank(4000, 50, 10, nu=4.0, missing=0.3, seed=0)
+    train, _ = rp.split(survey.data, 0.5, seed=0)
+    found = rp.surprise(rp.fit(train, 10, noise=rp.Noise(4.0, 1.0, 0.0)), survey.data).object
+    for group in (found.in_training, ~found.in_training):
+        p = found.p_value[group]
+        assert stats.kstest(p, "uniform").pvalue > 1e-3
+        assert (p < 0.01).mean() == pytest.approx(0.01, abs=0.006)  # 2.7 binomial standard deviations
+
+
 def test_the_toy_surveys_strangers_are_found_and_normal_spectra_are_not():
     survey = toy(1500, 400, seed=1, n_outliers=30, n_lines=10)
     fit = rp.fit(survey.data, 5)
