@@ -169,15 +169,15 @@ def real(folder: Path, rank: int = 3) -> list[str]:
     lines = [
         f"{REAL}, {data.shape[0]} x {data.shape[1]}, K = {rank} (target: 0.005 to 0.02 below 1e-2):",
         "",
-        row(["remedy", "p < 1e-2", "p < 1e-3", "centre", "width", "runs: p < 1e-2", "flagged"]),
+        row(["remedy", "p < 1e-2", "p < 1e-3", "bulk of z", "runs: p < 1e-2", "bulk of runs", "flagged"]),
         row(["---"] * 7),
     ]
     for name, (spectra, k, applied) in settings.items():
         scores = rp.surprise(rp.fit(spectra, k), spectra, empirical_null=applied)
         bulk, runs = scores.empirical, shares(scores.object.p_run)
         below = [f"{share:.4f}" for share in shares(scores.object.p_value).below]
-        cells = [name, *below, f"{bulk.centre:.2f}", f"{bulk.width:.2f}", f"{runs.below[0]:.4f}"]
-        lines.append(row([*cells, int(scores.flagged.sum())]))
+        own, of_runs = (f"{centre:.2f} +- {width:.2f}" for centre, width in (bulk[:2], bulk[2:4]))
+        lines.append(row([name, *below, own, f"{runs.below[0]:.4f}", of_runs, int(scores.flagged.sum())]))
         print(lines[-1], flush=True)
     return lines
 

@@ -200,7 +200,8 @@ def _score_and_write(fit: rp.Fit, data: rp.Dataset, options: argparse.Namespace,
             f"Residuals are correlated over {beyond} pixels, {null.correlation[0]:.2g} from one to the next",
         )
     applied = "p-values are taken against it" if bulk.applied else "0 and 1 where the null law holds"
-    _say(options, f"Bulk of the objects: z = {bulk.centre:.2f} +- {bulk.width:.2f} ({applied})")
+    runs = f", of runs {bulk.run_centre:.2f} +- {bulk.run_width:.2f}" if bulk.run_width > 0 else ""
+    _say(options, f"Bulk of the objects: z = {bulk.centre:.2f} +- {bulk.width:.2f}{runs} ({applied})")
     n, flagged = data.shape[0], int(scores.flagged.sum())
     _say(options, f"\nThe most surprising of {n:,} objects:\n{most_surprising(scores, ROWS_PRINTED)}")
     kinds, counts = np.unique(scores.object.kind[scores.flagged], return_counts=True)

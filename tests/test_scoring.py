@@ -451,3 +451,7 @@ def test_the_empirical_null_puts_the_bulk_where_it_belongs_and_says_so():
     assert empirical.empirical.applied
     assert np.quantile(empirical.object.z, (0.25, 0.75)) == pytest.approx([-0.674, 0.674], abs=0.1)
     np.testing.assert_array_equal(plain.ranking, empirical.ranking)
+    run, bulk = (-special.ndtri(scores.object.p_run) for scores in (plain, empirical)), empirical.empirical
+    before, after = run
+    np.testing.assert_allclose(after, (before - bulk.run_centre) / bulk.run_width, rtol=1e-6, atol=1e-6)
+    assert bulk == plain.empirical._replace(applied=True) and bulk.run_width > 1.0

@@ -30,7 +30,7 @@ def scored(meta: dict[str, object], ids: object = (10, 11, 12, 13)) -> tuple[rp.
         "kind": np.array(["", "foreign", "", ""]),
         "reason": np.array(["", "", "no observed pixel", ""]),
     }
-    bulk = EmpiricalNull(0.0, 1.0, False)
+    bulk = EmpiricalNull(0.0, 1.0, 0.0, 1.0, False)
     null = Null(0.25, 1.0, 1e-3)
     return rp.Surprise(ObjectSurprise(**columns), data.ids, null, bulk, no_windows(data.ids)), data
 
