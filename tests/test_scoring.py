@@ -74,13 +74,27 @@ def test_gaussian_tails_without_contamination_are_those_of_chi_squared():
     )
 
 
-def test_one_pixel_cannot_flag_an_object():
-    null = Null(0.0, 1.0, 5e-3)
-    z = np.abs(np.random.default_rng(1).standard_normal(400))
+@pytest.mark.parametrize(
+    ("eps", "count", "least"), [(5e-3, 401, 0.01), (5e-3, 20, 0.01), (1e-7, 100, 0.01), (1e-7, 20, 1e-3)]
+)
+def test_one_pixel_is_bounded(eps, count, least):
+    """Of an average object; where none is wide, one of 20 pixels counts for more."""
+    null = Null(0.0, 1.0, eps)
+    z = special.ndtri((np.arange(count - 1) + 0.5) / (count - 1))
     usual, hit = (null.surprise(np.append(z, last)).mean() for last in (0.5, 1e9))
-    assert hit - usual < null.cap / 400
-    p = np.exp(log_tail(null, np.array([usual, hit]), np.full(2, 401.0)))
-    assert (p > 0.01).all()
+    assert hit - usual < null.cap / (count - 1)
+    p = np.exp(log_tail(null, np.array([usual, hit]), np.full(2, float(count))))
+    assert (p > least).all()
+
+
+@pytest.mark.parametrize("hit", [1, 3, 10])
+def test_one_bad_pixel_makes_no_discovery(hit):
+    """1000 objects of 20 pixels: the share that is learned expects as many such objects as there are."""
+    z = np.random.default_rng(0).standard_normal((1000, 20))
+    z[:hit, 0] = 1e3
+    null = learn_null(z.ravel())
+    q = q_values(np.exp(log_tail(null, null.surprise(z).mean(1), np.full(1000, 20.0))))
+    assert (q > 0.05).all()
 
 
 def test_the_null_law_is_recovered():

@@ -1,10 +1,12 @@
 """From residuals in units of their predictive error to probabilities: the null law and its tails.
 
 The null of one pixel is contaminated, (1 - eps) StudentT(nu, s) + eps wide, and its surprise is bounded
-by the wide part, so that no isolated bad pixel flags an object by itself. What is wrong by a fixed flux
-stands out in precise objects and drowns in noisy ones: what share of an object's pixels is wide depends on
-its errors. Tails of the sum over an
-object's pixels are saddlepoint approximations (Lugannani & Rice 1980; Barndorff-Nielsen 1986).
+by the wide part: one bad pixel alone leaves p of an average object above 0.01, except among fewer than about
+50 pixels of a survey where hardly any is wide (with a Gaussian core 1e-3 among 20). There the share that is
+learned expects as many such objects as there are, so that hardly any is a discovery. What is wrong by a
+fixed flux stands out in precise objects and drowns in noisy ones: what share of an object's pixels is wide
+depends on its errors. Tails of the sum over an object's pixels are saddlepoint approximations (Lugannani &
+Rice 1980; Barndorff-Nielsen 1986).
 """
 
 from __future__ import annotations
