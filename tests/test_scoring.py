@@ -390,8 +390,11 @@ def test_cells_that_were_held_out_are_judged_as_predictions(trained):
     assert scores.object.in_training.all() == trained
     z = scores.pixel.z[hidden]
     assert z.std() == pytest.approx(1.0, abs=0.1 if trained else 0.05)
-    as_fitted = rp.surprise(fit, judged, rp.project(fit, judged.hide(hidden)), pixel=True)
-    assert as_fitted.pixel.z[hidden].std() > 1.08 * z.std()
+    projection = rp.project(fit, judged.hide(hidden))
+    residual = rp.residuals(fit, judged, projection)[hidden] / (0.5 * fit.noise.scale)
+    assert residual.std() > 1.05 * z.std()  # as if coefficients and basis were known
+    with pytest.raises(ValueError, match="with other cells hidden"):
+        rp.surprise(fit, judged, projection, pixel=True)
     hidden_away = rp.surprise(fit, judged.hide(hidden))
     np.testing.assert_array_equal(scores.object.p_value, hidden_away.object.p_value)
     np.testing.assert_array_equal(scores.object.p_run, hidden_away.object.p_run)

@@ -93,6 +93,7 @@ def find_windows(
     z: Float[np.ndarray, "rows pixels"],
     seen: Bool[np.ndarray, "rows pixels"],
     scale: Float[np.ndarray, " rows"],
+    level: Float[np.ndarray, " rows"],
     null: Null,
     search: Search,
 ) -> Found:
@@ -112,10 +113,10 @@ def find_windows(
             np.asarray(x)[:, : len(active)]
             for x in _strongest(scores, np.pad(open_cells, pad), search.widths)
         )
-        log_p = log_p_of_windows(null, best, search.widths)
+        log_p = log_p_of_windows(null, best, search.widths, level[active])
         which = log_p.argmin(0)
         rows = np.arange(len(active))
-        corrected = log_p_of_best(search, log_p[which, rows], open_cells.sum(1))
+        corrected = log_p_of_best(search, log_p[which, rows], open_cells.sum(1), level[active])
         strange = corrected < STRANGE_WINDOW
         for i in np.flatnonzero(strange):
             row, start = active[i], int(place[which[i], i])

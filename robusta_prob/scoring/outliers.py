@@ -232,7 +232,7 @@ def _look(
         blocks = [block for _, block in cells(fit, part, rows_per_batch(judged.data))]
         cell = Cells(*(np.concatenate(x) for x in zip(*blocks, strict=True)))
         scale = evidence.scale[here]
-        found = find_windows(cell.z, cell.seen, scale, null, search)
+        found = find_windows(cell.z, cell.seen, scale, evidence.level[here], null, search)
         kinds += name_kinds(cell, scale, evidence.level[here], found, null, taken)
         windows.append(
             measured(found, cell, fit, part.projection.covariance, part.data.grid, here, part.data.ids, null)
