@@ -13,30 +13,13 @@ import time
 import warnings
 from pathlib import Path
 
-import h5py
 import numpy as np
 from contestant import HERE
-from tqdm import tqdm
+from spectra import PIXELS, write
 
 import robusta_prob as rp
-from robusta_prob.simulate import low_rank
 
-PIXELS, RANK, TRAINING, BLOCK = 2321, 8, 2000, 2000
-
-
-def write(path: Path, n: int) -> None:
-    """Spectra of one basis, block by block."""
-    rng = np.random.default_rng(0)
-    truth = low_rank(BLOCK, PIXELS, RANK, seed=0).truth
-    with h5py.File(path, "w") as file:
-        flux, ivar = (file.create_dataset(name, (n, PIXELS), np.float32) for name in ("flux", "ivar"))
-        for start in tqdm(range(0, n, BLOCK), desc="simulating"):
-            rows = min(BLOCK, n - start)
-            coefficients = truth.coefficients[rng.permutation(BLOCK)[:rows]]
-            sigma = 0.03 * np.exp(0.3 * rng.standard_normal((rows, PIXELS), np.float32))
-            noise = rng.standard_normal((rows, PIXELS), np.float32)
-            flux[start : start + rows] = coefficients @ truth.basis + sigma * noise
-            ivar[start : start + rows] = np.where(rng.random((rows, PIXELS)) < 0.02, 0.0, sigma**-2.0)
+RANK, TRAINING = 8, 2000
 
 
 def main() -> None:
@@ -51,7 +34,7 @@ def main() -> None:
     n = 200 if options.smoke else options.objects
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "spectra.h5"
-        write(path, n)
+        write(path, n, RANK)
         began = time.perf_counter()
         data = rp.read(path, in_memory=False)
         validating = time.perf_counter() - began

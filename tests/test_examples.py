@@ -56,6 +56,7 @@ def test_a_numpyro_script_runs(script, sizes, bounds):
         ("coverage", [], "| 2 | Gaussian | 0% | learned |"),
         ("calibration", ["--only", "bad-pixels"], "| 0 | held-out |"),
         ("detection", ["--only", "names"], "| correlated |"),
+        ("streaming", [], "held-out log density per cell after 3 epochs"),
     ],
 )
 def test_a_benchmark_runs_without_the_other_package(script, options, word):

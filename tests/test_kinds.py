@@ -141,6 +141,15 @@ def test_every_column_says_what_it_is_said_to(scored):
     np.testing.assert_allclose(o.low_weight, np.nanquantile(weight, 0.01, axis=1), rtol=1e-4)
 
 
+def test_an_object_without_data_is_not_its_own_neighbour(scored):
+    fit, data, _ = scored
+    ivar = np.array(data.ivar[:60] / data.unit**2)
+    ivar[3] = 0.0
+    some = rp.dataset(data.flux[:60] * data.unit, ivar)
+    found = rp.families(fit, some, rp.surprise(fit, some), rows=[3, 5, 4], neighbours=2)
+    assert (found.neighbours != found.rows[:, None]).all() and (found.similarity[0] == 0).all()
+
+
 def test_objects_with_the_same_line_are_a_family(scored):
     fit, data, scores = scored
     found = rp.families(fit, data, scores)

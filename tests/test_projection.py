@@ -1,5 +1,6 @@
 """Objects on a learned basis: against weighted least squares, and at the edges."""
 
+import dataclasses
 import math
 
 import h5py
@@ -118,7 +119,7 @@ def test_coefficients_of_other_objects_are_refused(gaussian):
     for function in (rp.residuals, rp.robust_weights):
         for rows in (slice(None, None, -1), slice(0, 5)):
             with pytest.raises(ValueError, match="of the same objects in the same order"):
-                function(fit, test, rp.Projection(*(x[rows] for x in own)))
+                function(fit, test, own.take(np.arange(len(own.ids))[rows]))
         with pytest.raises(ValueError, match="of a fit of rank 2, not 3"):
             function(fit, test, of_another_rank)
         with pytest.raises(TypeError, match="projection is a ndarray"):
@@ -127,6 +128,24 @@ def test_coefficients_of_other_objects_are_refused(gaussian):
         rp.reconstruct(fit, of_another_rank)
     with pytest.raises(TypeError, match="objects is a ndarray"):
         rp.reconstruct(fit, own.coefficients)
+
+
+def test_results_of_other_fluxes_or_of_another_fit_are_refused(gaussian):
+    """Ids do not tell: the default ones are 0, 1, ..."""
+    fit, test = gaussian
+    others = rp.dataset(test.flux[::-1] * test.unit, test.ivar[::-1] / test.unit**2)
+    assert (others.ids == test.ids).all()
+    own, scores = rp.project(fit, test), rp.surprise(fit, others)
+    with pytest.raises(ValueError, match="same ids but of other fluxes"):
+        rp.surprise(fit, others, own)
+    with pytest.raises(ValueError, match="scores is of objects of the same ids but of other fluxes"):
+        rp.families(fit, test, scores)
+    with pytest.raises(ValueError, match="projection is of another fit"):
+        rp.residuals(dataclasses.replace(fit, basis=-fit.basis), test, own)
+    with pytest.raises(TypeError, match="projection is a Fit"):
+        rp.surprise(fit, test, fit)
+    by_hand = rp.Projection(own.coefficients, own.covariance, own.ids)
+    assert rp.surprise(fit, test, by_hand).origin is None  # believed
 
 
 def test_batches_are_whole_blocks(gaussian):

@@ -9,7 +9,7 @@ import numpy as np
 from robusta_prob.data import Dataset
 from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.problem import precision
-from robusta_prob.inference.results import Fit, fingerprints_of, mark_of
+from robusta_prob.inference.results import Fit, Projection, fingerprints_of, mark_of
 
 SAMPLE = 64  # objects whose fluxes are looked at
 
@@ -53,7 +53,7 @@ def check_same_objects(
 
 def check_rank(given: Any, rank: int, name: str, wanted: str) -> None:
     """Refuse what has no coefficients, or those of another number of components."""
-    if not hasattr(given, "coefficients"):
+    if not isinstance(given, Projection):
         raise TypeError(f"{name} is a {type(given).__name__}; {wanted}")
     if (got := given.coefficients.shape[1:]) != (rank,):
         raise ValueError(f"{name} is of a fit of rank {got[0] if got else 'none'}, not {rank}; {wanted}")

@@ -32,6 +32,7 @@ from robusta_prob.scoring.results import FLAG, Surprise
 
 BIN = 0.25  # of the histogram, in z
 LOWEST, HIGHEST = -8.0, 12.0  # objects beyond share the first and the last bar
+FARTHEST = 1e4  # below the median S/N: beyond, objects are counted at the edge
 LINEAR = 5.0  # |z| beyond which the axis is logarithmic
 MARKS = {LINES: (BLUE, "o"), FOREIGN: (VERMILLION, "^"), ERRORS: (GREEN, "s"), PIXELS: (PURPLE, "D")}
 FEWEST, MOST_BINS = 25, 20  # objects of which quartiles are taken; and how many times along S/N
@@ -186,6 +187,8 @@ def _against_sn(axes: Axes, scores: Surprise, data: Dataset) -> None:
     logarithmic = 2 * int((sn[scored] > 0).sum()) > int(scored.sum())
     shown = sn[scored & (sn > 0)] if logarithmic else sn[scored]
     left = float(shown.min(initial=np.inf))
+    if logarithmic:
+        left = max(left, float(np.median(shown)) / FARTHEST)  # errors of 1e30 would squeeze all others
     lost = int((sn[scored] < left).sum())  # beyond the logarithmic axis
     x = np.maximum(sn, left)
     z = np.clip(scores.object.z, -1e6, 1e6)  # p = 0 is at the edge

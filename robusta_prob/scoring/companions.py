@@ -150,13 +150,15 @@ def _compared(x: Float[np.ndarray, "some pixels"]) -> tuple[np.ndarray, np.ndarr
     seen = (x != 0).astype(float)
     power = x**2 @ seen.T
     cosine = x @ x.T / np.maximum(np.sqrt(power * power.T), 1e-12)
-    np.fill_diagonal(cosine, 0.0)
     # var cos = sum over lags of both autocorrelations / common pixels (Bartlett 1935); that sum is the mean
     # of the product of both power spectra, and of few pixels too noisy to be trusted below white noise
     spectra = np.abs(np.fft.fft(x, n=2 * x.shape[1], axis=1)) ** 2
     spectra /= np.maximum((x**2).sum(1, keepdims=True), 1e-12)
     smooth = np.maximum(spectra @ spectra.T / (2 * x.shape[1]), 1.0)
-    return cosine, np.abs(cosine) * np.sqrt(seen @ seen.T / smooth)
+    deviate = np.abs(cosine) * np.sqrt(seen @ seen.T / smooth)
+    np.fill_diagonal(cosine, 0.0)
+    np.fill_diagonal(deviate, -1.0)  # nobody is his own neighbour, not even who has no data
+    return cosine, deviate
 
 
 def _labels(alike: np.ndarray) -> Int[np.ndarray, " some"]:

@@ -195,6 +195,7 @@ def surprise(
         MappingProxyType({name: one.result() for name, one in searches.items()}),
         None if all(x is None for x in target) else target,
         Settings(None if windows is None else widths, replicates),
+        judged.projection.origin if held_out is None else None,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
+from robusta_prob.inference.results import Origin
 from robusta_prob.scoring.calibration import Null
 from robusta_prob.scoring.kinds import Windows
 from robusta_prob.scoring.lines import Line
@@ -95,6 +96,7 @@ class Surprise:
     )  # the sets that were asked for
     pixel: PixelSurprise | None = None
     settings: Settings = field(default_factory=Settings)
+    origin: Origin | None = None  # of the projection; None where cells were held out, or it was made by hand
 
     def __repr__(self) -> str:
         kinds, counts = np.unique(self.object.kind[self.flagged], return_counts=True)
