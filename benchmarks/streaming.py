@@ -1,8 +1,8 @@
 """A fit of a file larger than memory: `python benchmarks/streaming.py`.
 
-200,000 spectra of 2321 pixels, K = 10, three epochs from disk: how fast, beside h5py alone and beside the same
-passes over data in memory; how much memory; and how well held-out cells of other objects are predicted, beside
-a fit to the end. Writes STREAMING.md.
+200,000 spectra of 2321 pixels, K = 10, three epochs from disk: how fast, beside h5py alone and beside the
+same passes over data in memory; how much memory; and how well held-out cells of other objects are predicted,
+beside a fit to the end. Writes STREAMING.md.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def main() -> None:
     report = [
         "# A fit from disk",
         "",
-        f"{n:,} x {PIXELS} in an HDF5 file of {8 * n * PIXELS / 2**30:.1f} GiB, K = {RANK}, three epochs with "
-        f"all that is before and after them: {whole:.1f} s. Memory: at most {memory:.2f} GiB in all (target "
+        f"{n:,} x {PIXELS} in an HDF5 file of {8 * n * PIXELS / 2**30:.1f} GiB, K = {RANK}, three epochs "
+        f"with all that is before and after: {whole:.1f} s. Memory: at most {memory:.2f} GiB in all (target "
         f"2), {before:.2f} before the fit.",
         "",
         "| | |",

@@ -43,10 +43,10 @@ def test_parts_add_up_to_a_whole_pass(begun):
     state, _ = _passes(problem, state, blocks, 3, learn=NOTHING)
     parts = Parts((None,) * 4)
     for number in range(4):
-        one = Blocks(lambda n=number: blocks.ordered([n]), ROWS, [blocks.rows[number]], at_hand=False)
+        one = Blocks(lambda _, n=number: blocks.ordered([n]), ROWS, [blocks.rows[number]], at_hand=False)
         here = em.State(state.shared, (state.local[number],), state.turn)
         _, info = _passes(problem, here, one, 1, learn=NOTHING)
-        parts = parts.replaced(number, info.statistics, state.shared, 1.0)
+        parts = parts.replaced(number, info.statistics, state.shared)
     assert parts.complete
     _, again = _passes(problem, state, blocks, 1, learn=NOTHING)
     without_noise = [x._replace(noise=0.0) for x in (parts.at(state.shared), again.statistics)]

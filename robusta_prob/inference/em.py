@@ -15,7 +15,16 @@ from jaxtyping import Float
 
 from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.linalg import pair_count
-from robusta_prob.inference.m_step import NOWHERE, Learn, Memory, Moves, maximise, no_memory
+from robusta_prob.inference.m_step import (
+    NOWHERE,
+    Learn,
+    Memory,
+    Moves,
+    Turned,
+    maximise,
+    no_memory,
+    on_device,
+)
 from robusta_prob.inference.parts import Parts
 from robusta_prob.inference.quantities import Globals, Local, PerObject, Settings, Statistics
 from robusta_prob.inference.sweep import sweep, turned_by
@@ -81,20 +90,20 @@ def step(
 
     With more `updates`, one after every part of the blocks instead, as far as there are so many.
     """
-    updates = min(updates, len(blocks.rows))
+    updates = min(updates, blocks.fewest)
     if updates > 1:
         return _in_parts(state, blocks, settings, learn, updates, marginal=marginal)
     past = state.past
     memory = no_memory(state.shared) if past is None else past.memory
     seen = _pass(state, blocks, settings, marginal)
     # judged once the coefficients have followed: along slow directions F falls until they do
-    slack = _slack(state.shared, sum(blocks.rows), learn)
+    slack = _slack(state.shared, sum(blocks.every), learn)
     if past is not None and memory.leaps.differences and not seen.height >= past.height - slack:
         forgotten = no_memory(state.shared, memory.pace)
-        turned, memory, _ = maximise(past.shared, past.statistics, forgotten, learn, steady=steady)
+        turned, memory, _ = _maximised(blocks, past.shared, past.statistics, forgotten, learn, steady=steady)
         state = State(turned.shared, state.local, turned.turn)
         seen = _pass(state, blocks, settings, marginal)
-    turned, memory, moves = maximise(state.shared, seen.total, memory, learn, steady=steady)
+    turned, memory, moves = _maximised(blocks, state.shared, seen.total, memory, learn, steady=steady)
     past = Past(memory, state.shared, seen.total, seen.height)
     new = State(turned.shared, seen.local, turned.turn, past)
     return new, Info(seen.height, moves, seen.total, seen.objects)
@@ -110,15 +119,14 @@ def _in_parts(
     shared, memory, moves = state.shared, no_memory(state.shared), NOWHERE
     parts = state.parts or Parts((None,) * updates)
     local = list(state.local)
-    turns, height, known = [state.turn] * updates, 0.0, 0
+    turns, height = [state.turn] * updates, 0.0
     objects_of: dict[int, PerObject] = {}
     for part, some in enumerate(members):
         few, here = blocks.some(stream, some), State(shared, tuple(local[i] for i in some), turns[part])
         seen = _pass(here, few, settings, marginal, FIRST_PASSES if parts.each[part] is None else 1)
-        height, known = height + seen.height, known + sum(few.rows)
-        weight = (sum(blocks.rows) if parts.complete else known) / sum(few.rows)
-        parts = parts.replaced(part, seen.total, shared, weight)
-        turned, memory, moves = maximise(shared, parts.at(shared), memory, learn, steady=False)
+        height += seen.height
+        parts = parts.replaced(part, seen.total, shared)
+        turned, memory, moves = _maximised(blocks, shared, parts.at(shared), memory, learn, steady=False)
         shared, parts = turned.shared, parts.carried(turned.turn)
         turns = [turned.turn @ (np.eye(len(turn)) if i == part else turn) for i, turn in enumerate(turns)]
         for i, now, told in zip(some, seen.local, seen.objects, strict=True):
@@ -165,13 +173,22 @@ def _pass(state: State, blocks: Blocks, settings: Settings, marginal: bool, time
         local.append(new)
         objects.append(seen)
         waiting = statistics
-    total = _plus(total, waiting)
+    total = blocks.summed(_plus(total, waiting))
     assert total is not None
     height = sum(
         float((np.asarray(seen.bound, float) + np.asarray(seen.gain, float))[:rows].sum())
         for seen, rows in zip(objects, blocks.rows, strict=True)
     )
-    return _Pass(tuple(local), total, tuple(objects), height)
+    return _Pass(tuple(local), total, tuple(objects), float(blocks.summed(height)))
+
+
+def _maximised(
+    blocks: Blocks, shared: Globals, statistics: Statistics, memory: Memory, learn: Learn, *, steady: bool
+) -> tuple[Turned, Memory, Moves]:
+    """`maximise`, on which all processes agree."""
+    turned, memory, moves = maximise(shared, statistics, memory, learn, steady=steady)
+    (new, turn), told = blocks.agreed((turned, moves))
+    return Turned(on_device(new, shared), turn), memory, Moves(*map(float, told))
 
 
 def _plus(total: Statistics | None, part: Statistics | None) -> Statistics | None:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from robusta_prob.data import Dataset
-from robusta_prob.inference import anneal, checks, em, isolate
+from robusta_prob.inference import anneal, checks, em, isolate, processes
 from robusta_prob.inference.blocks import Blocks, rows_per_batch
 from robusta_prob.inference.finish import finish
 from robusta_prob.inference.guides import Program
@@ -140,9 +140,12 @@ def fit(
         raise ValueError(
             "checkpoint is for the closed-form engine, engine='em'; SVI of your own can save its state"
         )
+    if processes.count() > 1 and (engine != "em" or checkpoint is not None):
+        raise ValueError("several processes: engine='em' alone, and without checkpoint, is for them")
     gentle = init is None and engine == "em"  # the variational engine is warmed up in closed form
-    updates = min(UPDATES, -(-data.shape[0] // (batch_rows or rows_per_batch(data))))
-    schedule = checks.checked(schedule or (anneal.paced(updates) if gentle else anneal.constant()))
+    blocks_each = -(-data.shape[0] // (batch_rows or rows_per_batch(data))) // processes.count()
+    usual = anneal.paced(min(UPDATES, blocks_each)) if gentle else anneal.constant()
+    schedule = checks.checked(schedule or usual)
     plan = Plan(model or rhmf, guide or "map", optimizer) if engine == "svi" else None
     request = Request(
         schedule,
@@ -183,7 +186,7 @@ def fit(
     with precision(data.dtype):
         for round_ in range(ISOLATIONS + 1):
             problem = Problem.of(data.without(isolated), rank, noise, prior, None if plan else batch_rows)
-            blocks = Blocks.of(problem.data, data.unit, problem.rows)
+            blocks = Blocks.of(problem.data, data.unit, problem.rows, shared=plan is None)
             solved = solve(
                 problem, blocks, request, journal, len(history), lambda state: bool(alone_in(state).any())
             )

@@ -99,7 +99,7 @@ def maximise(
             )
         except np.linalg.LinAlgError:  # a basis that lost a direction
             return astray
-    new = new._replace(shared=_on_device(new.shared, shared))
+    new = new._replace(shared=on_device(new.shared, shared))
     return new, Memory(leaps, pace if steady else FIRST_PACE), moves._replace(noise=noise_move)
 
 
@@ -198,7 +198,7 @@ def on_host(shared: Globals) -> Globals:
     return host._replace(loss=type(law)(*map(float, law))._replace(floor=floor))
 
 
-def _on_device(new: Globals, like: Globals) -> Globals:
+def on_device(new: Globals, like: Globals) -> Globals:
     """In the dtypes of `like`."""
     cast: Globals = jax.tree.map(lambda x, old: jnp.asarray(np.asarray(x, old.dtype)), new, like)
     return cast

@@ -36,16 +36,17 @@ class Parts(NamedTuple):
         """Whether all of them have been gone through."""
         return None not in self.each
 
-    def replaced(self, number: int, statistics: Statistics, shared: Globals, weight: float) -> Parts:
+    def replaced(self, number: int, statistics: Statistics, shared: Globals) -> Parts:
         """With new sums of one part, taken at `shared`.
 
-        The noise law is told by that part alone, `weight` times: its sums are not carried along as it moves.
+        The noise law is told by that part alone, for all: its sums are not carried along as it moves.
         """
         new, old = absolute(statistics, shared), self.each[number]
         total = new if self.total is None else _plus(self.total, new)
         if old is not None:
             total = _plus(total, _times(turned(old.statistics, old.turn), -1.0))
-        total = total._replace(noise=_times(statistics.noise, weight))
+        cells = total.influence[0], max(statistics.influence[0], 1.0)
+        total = total._replace(noise=_times(statistics.noise, cells[0] / cells[1]))
         part = Part(new, np.eye(len(shared.basis)))
         return Parts((*self.each[:number], part, *self.each[number + 1 :]), total)
 

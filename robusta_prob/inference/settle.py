@@ -44,7 +44,11 @@ def covariances(
 
 def _moving(old: em.State, new: em.State, blocks: Blocks) -> float:
     """Share of the objects whose coefficients have not come to rest."""
-    before, after = (blocks.gather([local.coefficients for local in state.local]) for state in (old, new))
-    first, second = np.triu_indices(after.shape[1])
-    variance = blocks.gather([local.covariance for local in new.local])[:, first == second]
-    return float((~((after - before) ** 2 <= REST**2 * variance)).any(1).mean())
+    moving = 0
+    for was, now, rows in zip(old.local, new.local, blocks.rows, strict=True):
+        before, after, spread = (
+            np.asarray(x)[:rows] for x in (was.coefficients, now.coefficients, now.covariance)
+        )
+        first, second = np.triu_indices(after.shape[1])
+        moving += int((~((after - before) ** 2 <= REST**2 * spread[:, first == second])).any(1).sum())
+    return float(blocks.summed(moving)) / sum(blocks.every)

@@ -91,7 +91,7 @@ def solve(
 def _state_of(problem: Problem, begun: Begun, blocks: Blocks, *, exact: bool) -> em.State:
     """All objects' coefficients at the shared values; `exact`: nothing shared moves before they fit those."""
     state = begun.state_for(blocks)
-    if len(begun.coefficients) == 1 and (exact or len(blocks.rows) == 1):  # else part by part, see `em`
+    if len(begun.coefficients) == 1 and (exact or blocks.fewest == 1):  # else part by part, see `em`
         state, _ = settle(problem, state, blocks, anneal.FULL, em.FIRST_PASSES)
     return settle(problem, state, blocks)[0] if exact else state
 

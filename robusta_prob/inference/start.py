@@ -47,7 +47,7 @@ class Begun(NamedTuple):
 
     def state_for(self, blocks: Blocks) -> em.State:
         """The engine's state over these blocks."""
-        A = np.broadcast_to(self.coefficients, (sum(blocks.rows), self.coefficients.shape[1]))
+        A = np.broadcast_to(self.coefficients, (sum(blocks.every), self.coefficients.shape[1]))
         return em.init(self.shared, blocks.deal(A, self.shared.basis.dtype))
 
 
