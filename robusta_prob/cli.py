@@ -25,6 +25,7 @@ import numpy as np
 
 import robusta_prob as rp
 from robusta_prob.cli_arguments import parser
+from robusta_prob.cli_processes import join
 from robusta_prob.inference.iterate import NON_FINITE
 from robusta_prob.io import atomic_path
 from robusta_prob.scoring.table import most_surprising
@@ -88,8 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fit(options: argparse.Namespace) -> int:
-    settings = _settings(options)
+    settings, leads = _settings(options), join(options)
     data = _read(options, options.dtype)
+    if not leads:
+        return int(rp.fit(data, options.rank, key=options.seed, **settings).status.code == NON_FINITE)
     with _folder(options.output) as folder:
         fit = _fit_and_write(data, options.rank, options, folder, **settings)
         if (folder / "scores.csv").exists():
@@ -221,10 +224,9 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"--published fixes the whole noise law: leave out {' and '.join(given)}")
     given_law = rp.Noise(*(getattr(options, name) for name in rp.Noise._fields))
     law = given_law if options.published is None else rp.Noise(1.0, options.published, 0.0)
-    flat = options.flat_prior or options.published is not None
     return {
         "noise": law,
-        "prior": rp.Prior.flat() if flat else rp.Prior(),
+        "prior": rp.Prior.flat() if options.flat_prior or options.published is not None else rp.Prior(),
         "max_epochs": options.max_epochs,
         "checkpoint": options.checkpoint,
         "tol": options.tol,
@@ -301,8 +303,7 @@ def _say(options: argparse.Namespace, text: str) -> None:
 def _say_where(options: argparse.Namespace, folder: Path, *names: str) -> None:
     width = max(len(str(folder / name)) for name in names)
     _say(options, f"Results are in {folder}:")
-    for name in names:
-        _say(options, f"  {folder / name!s:<{width}}  {WRITTEN[name]}")
+    _say(options, "\n".join(f"  {folder / name!s:<{width}}  {WRITTEN[name]}" for name in names))
 
 
 def _warn(text: str) -> None:

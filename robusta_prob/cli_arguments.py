@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from robusta_prob import cli_processes
+
 FIT_HELP = """\
 Learn a robust low-rank basis from spectra with errors, holes and outliers.
 
@@ -118,6 +120,7 @@ def _fit_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="save what is done here: the same command, again, goes on from it",
     )
+    cli_processes.add_arguments(parser)
     _names(parser)
 
 

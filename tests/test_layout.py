@@ -24,7 +24,7 @@ ROOMS = (
     {"selection", "diagnostics"},
     {"plots", "report"},
     {""},
-    {"cli", "cli_arguments", "__main__"},
+    {"cli", "cli_arguments", "cli_processes", "__main__"},
 )
 ORDER = {room: place for place, rooms in enumerate(ROOMS) for room in rooms}
 MAX_LINES = 320

@@ -17,7 +17,6 @@ SCRIPT = textwrap.dedent(
     import sys
     import jax
     number, count, address, path, out, die = sys.argv[1:]
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(address, int(count), int(number), heartbeat_timeout_seconds=10)
     import robusta_prob as rp
     passes = 0
@@ -34,22 +33,29 @@ SCRIPT = textwrap.dedent(
 )
 
 
-def _run(tmp_path, count, die="none"):
+def _address():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def _together(commands):
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "JAX_PLATFORMS": "cpu"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    processes = [
+        subprocess.Popen([sys.executable, *command], env=environment, text=True, **pipes)
+        for command in commands
+    ]
+    told = [process.communicate(timeout=300) for process in processes]
+    return [process.returncode for process in processes], told
+
+
+def _run(tmp_path, count, die="none"):
     script = tmp_path / "run.py"
     script.write_text(SCRIPT)
-    environment = os.environ | {"PYTHONPATH": os.getcwd(), "JAX_PLATFORMS": "cpu"}
-    rest = [str(count), address, str(tmp_path / "data.h5"), str(tmp_path / f"fit{count}"), die]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, script, str(number), *rest], env=environment, stderr=subprocess.PIPE, text=True
-        )
-        for number in range(count)
-    ]
-    told = [process.communicate(timeout=300)[1] for process in processes]
-    return [process.returncode for process in processes], told
+    rest = [str(count), _address(), str(tmp_path / "data.h5"), str(tmp_path / f"fit{count}"), die]
+    codes, told = _together([script, str(number), *rest] for number in range(count))
+    return codes, [errors for _, errors in told]
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -73,3 +79,16 @@ def test_a_lost_process_ends_the_others_with_a_reason(tmp_path):
     assert codes[1] == 9 and codes[0] != 0
     assert "another process was lost" in told[0] or "heartbeat" in told[0].lower(), told[0]
     assert not list(tmp_path.glob("fit2.*"))
+
+
+def test_the_command_line_meets_the_others_and_one_speaks(tmp_path):
+    rp.write(toy(2100, 60, seed=0).data, tmp_path / "data.h5")
+    given = ["--coordinator", _address(), "--processes", "2", "--process"]
+    command = ["-m", "robusta_prob.cli", "fit", tmp_path / "data.h5", "-k", "5", "-o", tmp_path / "run"]
+    codes, told = _together([*command, "--on-disk", "--distributed", *given, str(i)] for i in range(2))
+    assert codes == [0, 0], told
+    assert "Results are in" in told[0][0]
+    assert "objects" not in told[1][0]  # but for what gloo says of itself
+    assert rp.load(tmp_path / "run" / "fit.h5").coefficients.shape == (2100, 5)
+    codes, told = _together([[*command, *given, "0"]])
+    assert codes == [2] and "are for --distributed" in told[0][1]

@@ -82,7 +82,7 @@ def _together(own: Float[np.ndarray, "*shape"], *, reduce: bool) -> Float[np.nda
             found = _program(NamedSharding(mesh, PartitionSpec()), reduce)(each)
             return np.asarray(found.addressable_data(0))
         except jax.errors.JaxRuntimeError as error:
-            raise RuntimeError(
+            raise ConnectionError(
                 f"another process was lost, or cannot be reached: process {jax.process_index()} of {count()} "
                 f"ends ({str(error).splitlines()[0]})"
             ) from error
