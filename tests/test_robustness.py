@@ -310,7 +310,7 @@ def test_a_restart_that_runs_off_does_not_lose_the_fit(monkeypatch):
     def broken(problem, state, blocks):
         return state._replace(shared=state.shared._replace(basis=math.nan * state.shared.basis), past=None), 7
 
-    monkeypatch.setattr("robusta_prob.inference.fitting.restart", broken)
+    monkeypatch.setattr("robusta_prob.inference.solving.restart", broken)
     fit = rp.fit(data, 2)
     np.testing.assert_array_equal(fit.basis, good.basis)
     assert fit.status.ok and "after 7 objects were begun again a number stopped" in fit.status.message

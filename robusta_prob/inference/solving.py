@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -112,7 +112,7 @@ def _iterate(
     notes: list[str] = []
     before: Run | None = None
 
-    bounds: list[float] = []
+    lines: list[Epoch] = []
     late = 0  # epochs by which the schedule has waited
 
     def ended(epoch: int) -> bool:
@@ -124,8 +124,7 @@ def _iterate(
 
     def step(state: em.State, epoch: int) -> tuple[em.State, variational.Info, Epoch]:
         nonlocal late
-        gain = (bounds[-1] - bounds[-2]) / problem.data.census.observed if len(bounds) > 1 else 0.0
-        if gain > FAST and late < LATEST and not ended(epoch - 1):
+        if late < LATEST and not ended(epoch - 1) and _gains(lines[-2:], problem.data.census.observed):
             late += 1
         robustness, stage = request.schedule(epoch - spent - late), "restarted" if moved else "fit"
         updates = 1 if whole(epoch) else UPDATES
@@ -138,7 +137,7 @@ def _iterate(
             return new if math.isfinite(line.bound + line.move) else state, (info.moves, line)
 
         new, (moves, line) = journal.state("epoch", compute)
-        bounds.append(line.bound)
+        lines.append(line)
         return new, variational.Info(moves), line
 
     for turn in range(RESTARTS + 1):
@@ -173,3 +172,10 @@ def _iterate(
     if restarted:
         notes.append(f"objects in a wrong solution of their own were begun again, {restarted} in all")
     return Solved(begun, run, notes, restarted)
+
+
+def _gains(lines: Sequence[Epoch], cells: int) -> bool:
+    """Whether the last pass gained much over one before it that was as robust."""
+    if len(lines) < 2 or lines[0].object_scale != lines[1].object_scale or lines[0].tail != lines[1].tail:
+        return False
+    return (lines[1].bound - lines[0].bound) / cells > FAST
