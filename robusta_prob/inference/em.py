@@ -29,7 +29,6 @@ from robusta_prob.inference.parts import Parts
 from robusta_prob.inference.quantities import Globals, Local, PerObject, Settings, Statistics
 from robusta_prob.inference.sweep import sweep, turned_by
 
-AT_ONCE = 2  # blocks of a part at least, which go side by side
 FIRST_PASSES = 3  # over coefficients that mean nothing yet, before the basis follows them
 
 
@@ -91,7 +90,7 @@ def step(
 
     With more `updates`, one after every part of the blocks instead, as far as there are so many.
     """
-    updates = min(updates, max(blocks.fewest // AT_ONCE, 1))
+    updates = min(updates, blocks.fewest)
     if updates > 1:
         return _in_parts(state, blocks, settings, learn, updates, marginal=marginal)
     past = state.past

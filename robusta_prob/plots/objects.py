@@ -250,6 +250,6 @@ def _windows_in_words(scores: Surprise, row: int) -> list[str]:
 
 def _check(fit: Fit, data: Dataset, scores: Surprise, projection: Projection | None) -> None:
     check_same_pixels(fit, data)
-    check_same_objects(scores, data, "scores", "surprise")
+    check_same_objects(scores, data, "scores", "surprise", hidden=True)
     if projection is not None:
-        check_same_objects(projection, data)
+        check_same_objects(projection, data, hidden=True)

@@ -101,7 +101,7 @@ def surprise_against_sn(scores: Surprise, data: Dataset) -> Figure:
     >>> plots.surprise_against_sn(scores, survey.data).axes[0].get_xscale()
     'log'
     """
-    check_same_objects(scores, data, "scores", "surprise")
+    check_same_objects(scores, data, "scores", "surprise", hidden=True)
     figure = Figure(figsize=(PAGE, 3.4), layout="constrained")
     _against_sn(figure.subplots(), scores, data)
     return figure
@@ -137,7 +137,7 @@ def overview(scores: Surprise, data: Dataset) -> Figure:
     >>> len(plots.overview(scores, survey.data).axes)
     4
     """
-    check_same_objects(scores, data, "scores", "surprise")
+    check_same_objects(scores, data, "scores", "surprise", hidden=True)
     figure = Figure(figsize=(PAGE, 6.2), layout="constrained")
     above, below = figure.subfigures(2, 1, squeeze=False)[:, 0]
     left, right = above.subplots(1, 2)
