@@ -133,7 +133,7 @@ def test_coefficients_of_other_objects_are_refused(gaussian):
 def test_results_of_other_fluxes_or_of_another_fit_are_refused(gaussian):
     """Ids do not tell: the default ones are 0, 1, ..."""
     fit, test = gaussian
-    others = rp.dataset(test.flux[::-1] * test.unit, test.ivar[::-1] / test.unit**2)
+    others = rp.dataset(test.flux[::-1] * test.unit, test.ivar[::-1] / test.unit**2, ids=test.ids)
     assert (others.ids == test.ids).all()
     own, scores = rp.project(fit, test), rp.surprise(fit, others)
     with pytest.raises(ValueError, match="same ids but of other fluxes"):
