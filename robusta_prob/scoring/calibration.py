@@ -1,18 +1,18 @@
 """From residuals in units of their predictive error to probabilities: the null law and its tails.
 
-The null of one pixel is contaminated, (1 - eps) StudentT(nu, s) + eps wide, and its surprise is bounded
-by the wide part: one bad pixel alone leaves p of an average object above 0.01, except among fewer than about
+The null of one pixel is contaminated, (1 - eps) StudentT(nu, s) + eps wide, and its surprise is bounded as if
+wide were flat: one bad pixel alone leaves p of an average object above 0.01, except among fewer than about
 50 pixels of a survey where hardly any is wide (with a Gaussian core 1e-3 among 20). There the share that is
 learned expects as many such objects as there are, so that hardly any is a discovery. What is wrong by a
-fixed flux stands out in precise objects and drowns in noisy ones: what share of an object's pixels is wide
-depends on its errors. Tails of the sum over an object's pixels are saddlepoint approximations (Lugannani &
-Rice 1980; Barndorff-Nielsen 1986).
+fixed flux stands out in precise objects and drowns in noisy ones: what share of an object's pixels is wide,
+and how wide, depends on its errors. Tails of the sum over an object's pixels are saddlepoint approximations
+(Lugannani & Rice 1980; Barndorff-Nielsen 1986).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -20,11 +20,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import optimize, special
 
-from robusta_prob.scoring.core import Core
+from robusta_prob.scoring.core import REACH, REACHES, Core, Wide, parts_between
 
-REACH = 50.0  # the wide part is flat over |z| < REACH, and a z beyond it counts as one of REACH
 BOUNDING = 1e-4  # at least such a contamination bounds the surprise, even where fewer pixels are wide
-WIDE = 1000  # quantiles of the wide part
+WIDE = 300  # quantiles of each of the flat laws of the wide part
+CORE_ENDS = [(math.log(1e-4), math.log(2.0)), (-4.0, 6.0)]  # of log 1/nu and log scale
+ROUNDS, STEPS = 3, 100  # of learning core and wide parts in turn, and of the wide parts
+TINY = 1e-300
 SMALLEST = 1e-7  # contamination; at 1e-4, 1200 pixels without any would be off by 0.06 standard deviations
 
 
@@ -39,6 +41,7 @@ class Null(NamedTuple):
     clumping: float = 0.0  # probability that the neighbour of a bad pixel is bad to the same side
     levels: tuple[float, ...] = ()  # log of an object's typical error in the flux unit, rising, at which
     shares: tuple[float, ...] = ()  # so much of its pixels is wide; empty where that is eps for all
+    falloffs: tuple[tuple[float, ...], ...] = ()  # and so wide, see `Wide.weights`; empty where that is flat
     replicated: tuple[float, float] | None = None  # 1/nu and scale of the noise of replicates, if there are
 
     def validated(self) -> Null:
@@ -57,11 +60,24 @@ class Null(NamedTuple):
             ),
             ("shares", len(self.shares) == len(self.levels), "as many as levels"),
             ("shares", all(0.0 < x < 1.0 for x in self.shares), "between 0 and 1"),
+            (
+                "falloffs",
+                self._falloffs_are_laws,
+                f"empty, or for each level {len(REACHES) + 1} weights of sum 1",
+            ),
             ("replicated", self._replicated_is_a_law, "None, or 1/nu of at least 0 and a positive scale"),
         ):
             if not good:
                 raise ValueError(f"null.{name} must be {limits}; got {getattr(self, name)!r}")
         return self
+
+    @property
+    def _falloffs_are_laws(self) -> bool:
+        if len(self.falloffs) not in (0, len(self.levels)):
+            return False
+        return all(
+            len(x) == len(REACHES) + 1 and min(x) >= 0.0 and abs(sum(x) - 1.0) < 1e-6 for x in self.falloffs
+        )
 
     @property
     def _replicated_is_a_law(self) -> bool:
@@ -76,10 +92,19 @@ class Null(NamedTuple):
         return Core(self.inverse_df, self.scale)
 
     @property
+    def wide(self) -> Wide:
+        """The law of z in a wide pixel, where it is one for all."""
+        return Wide(*self.falloffs[:1])
+
+    @property
     def knots(self) -> tuple[Null, ...]:
-        """The same law with each of the shares of wide pixels; itself where that is one for all."""
-        alike = self._replace(levels=(), shares=())
-        return tuple(alike._replace(contamination=share) for share in self.shares) or (alike,)
+        """The same law with the share of wide pixels, and how wide they are, at each of the levels."""
+        shares = self.shares or (self.contamination,)
+        falloffs = self.falloffs or len(shares) * (Wide().weights,)
+        return tuple(
+            self._replace(contamination=share, levels=(0.0,), shares=(share,), falloffs=(falloff,))
+            for share, falloff in zip(shares, falloffs, strict=True)
+        )
 
     def weights(
         self, n: int, level: Float[np.ndarray, " objects"] | None = None
@@ -103,7 +128,7 @@ class Null(NamedTuple):
 
     def expected_surprise(self, level: Float[np.ndarray, " objects"]) -> Float[np.ndarray, " objects"]:
         """Mean surprise of a null pixel of objects with such errors [nats]."""
-        laws = (_surprise_distribution(self, knot.contamination) for knot in self.knots)
+        laws = (_surprise_distribution(self, knot.contamination, knot.wide) for knot in self.knots)
         return np.array([float(mass @ value) for value, mass in laws]) @ self.weights(len(level), level)
 
     def inflation_of_sum(self, width: int) -> float:
@@ -132,7 +157,7 @@ def learn_null(z: Float[np.ndarray, " cells"], contamination: float | None = Non
     low, high = special.logit(SMALLEST), 0.0
     if contamination is not None:
         low = high = special.logit(contamination)
-    ends = [(math.log(1e-4), math.log(2.0)), (-4.0, 6.0), (low, high)]
+    ends = [*CORE_ENDS, (low, high)]
     share = min(max(special.logit(0.01), low), high)
     trials = [
         optimize.minimize(loss, (math.log(eta), 0.0, share), method="L-BFGS-B", bounds=ends)
@@ -144,22 +169,57 @@ def learn_null(z: Float[np.ndarray, " cells"], contamination: float | None = Non
 
 def _binned(z: Float[np.ndarray, " cells"]) -> tuple[np.ndarray, np.ndarray, float]:
     """Counts of |z| and the middles of their bins; log density of the wide part."""
-    edges = np.concatenate([np.linspace(0.0, 8.0, 801), np.geomspace(8.0, REACH, 100)[1:]])
+    edges = _edges()
     counts, _ = np.histogram(np.minimum(np.abs(z), REACH), edges)
     return counts, 0.5 * (edges[1:] + edges[:-1]), -math.log(2.0 * REACH)
 
 
-def learn_share(null: Null, z: Float[np.ndarray, " cells"]) -> float:
-    """Maximum likelihood of the share of wide pixels among these, the core as it is."""
-    counts, middles, flat = _binned(z)
-    core = null.core.log_density(middles)
+def _edges() -> Float[np.ndarray, " edges"]:
+    """Of bins in |z|."""
+    return np.concatenate([np.linspace(0.0, 8.0, 801), np.geomspace(8.0, REACH, 100)[1:]])
 
-    def loss(x: float) -> float:
-        share = special.expit(x)
-        return float(-(counts * np.logaddexp(core + math.log1p(-share), flat + math.log(share))).sum())
 
-    best = optimize.minimize_scalar(loss, bounds=(special.logit(SMALLEST), 0.0), method="bounded")
-    return float(special.expit(best.x))
+def learn_shares(null: Null, groups: Sequence[Float[np.ndarray, " cells"]]) -> Null:
+    """The null law with a share of wide pixels of its own, and their law, for each group of residuals.
+
+    Both by maximum likelihood, in turn with the core, which is one for all.
+    """
+    edges = _edges()
+    counts = np.stack([np.histogram(np.minimum(np.abs(z), REACH), edges)[0] for z in groups])
+    flats = 2.0 * parts_between(np.append(-edges[:0:-1], edges))[:, len(edges) - 1 :]
+    parts = np.full((len(groups), len(flats)), 1e-2 / len(flats))
+    x = np.log([max(null.inverse_df, 1e-4), null.scale])
+    for _ in range(ROUNDS):
+        core = _core_between(x, edges)
+        for _ in range(STEPS):  # of EM, for mixtures of laws that are known
+            total = (1.0 - parts.sum(1, keepdims=True)) * core + parts @ flats
+            parts *= (counts / total) @ flats.T / counts.sum(1, keepdims=True)
+        good, wide = 1.0 - parts.sum(1, keepdims=True), parts @ flats
+        x = optimize.minimize(
+            lambda x, good, wide: (
+                -(counts * np.log(good * _core_between(x, edges) + wide)).sum() / counts.sum()
+            ),
+            x,
+            (good, wide),
+            method="L-BFGS-B",
+            bounds=CORE_ENDS,
+        ).x
+    shares = parts.sum(1)
+    parts = np.where(parts > SMALLEST * shares[:, None], parts, 0.0)
+    return null._replace(
+        inverse_df=math.exp(x[0]),
+        scale=math.exp(x[1]),
+        shares=tuple(np.clip(shares, SMALLEST, 0.5).tolist()),
+        falloffs=tuple(tuple((part / part.sum()).tolist()) for part in parts),
+    )
+
+
+def _core_between(
+    x: Float[np.ndarray, " two"], edges: Float[np.ndarray, " edges"]
+) -> Float[np.ndarray, " bins"]:
+    """P(|z| in a bin) of a core with these log 1/nu and log scale; what lies beyond is in the last one."""
+    mass = 2.0 * np.diff(Core(*np.exp(x)).cdf(edges))
+    return np.maximum(np.append(mass[:-1], 1.0 - mass[:-1].sum()), TINY)
 
 
 def log_tail(
@@ -176,7 +236,7 @@ def log_tail(
     return special.log_ndtr(
         -between_knots(
             null.weights(len(mean), level),
-            lambda knot, rows: _deviate(null, knots[knot].contamination, mean[rows], root[rows]),
+            lambda knot, rows: _deviate(null, knots[knot], mean[rows], root[rows]),
         )
     )
 
@@ -194,19 +254,19 @@ def between_knots(
 
 
 def _deviate(
-    null: Null, share: float, mean: Float[np.ndarray, " objects"], root: Float[np.ndarray, " objects"]
+    null: Null, knot: Null, mean: Float[np.ndarray, " objects"], root: Float[np.ndarray, " objects"]
 ) -> Float[np.ndarray, " objects"]:
     """r* = sqrt(n) r(t) + c(t) / sqrt(n); r and c depend on the tilt t alone: one table serves all."""
     law = Null(null.inverse_df, null.scale, null.contamination)  # what the table depends on
-    first, r, correction = _saddlepoints(law, share)
+    first, r, correction = _saddlepoints(law, knot.contamination, knot.wide)
     inside = np.clip(mean, first[0], first[-1])
     return root * np.interp(inside, first, r) + np.interp(inside, first, correction) / root
 
 
 @lru_cache(maxsize=64)
-def _saddlepoints(null: Null, share: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _saddlepoints(null: Null, share: float, wide: Wide) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tilted means K'(t), signed roots r(t) and corrections log(u/r)/r for one pixel's surprise."""
-    value, mass = _surprise_distribution(null, share)
+    value, mass = _surprise_distribution(null, share, wide)
     tilt = np.sinh(np.linspace(-8.0, 8.0, 2001)) / 40.0  # dense around 0, where most objects are
     exponent = tilt[:, None] * value
     top = exponent.max(1)
@@ -234,13 +294,14 @@ def q_values(p: Float[np.ndarray, " objects"]) -> Float[np.ndarray, " objects"]:
     return q
 
 
-def _surprise_distribution(null: Null, share: float) -> tuple[np.ndarray, np.ndarray]:
+def _surprise_distribution(null: Null, share: float, wide: Wide) -> tuple[np.ndarray, np.ndarray]:
     """Values and probabilities of a null pixel's surprise, on quantiles of either part of the law.
 
     Those of the core are refined in its tail.
     """
     tail = np.concatenate([np.linspace(0.0, 0.99, 800)[:-1], 1.0 - np.geomspace(0.01, 1e-9, 400), [1.0]])
     below = 0.5 - 0.25 * (tail[1:] + tail[:-1])  # probability on one side, which keeps its digits in the tail
-    flat = REACH * (np.arange(WIDE) + 0.5) / WIDE
-    mass = np.append(np.diff(tail) * (1.0 - share), np.full(WIDE, share / WIDE))
-    return null.surprise(np.append(-null.core.quantile(below), flat)), mass
+    size, of_size = wide.quantiles(WIDE)
+    some = of_size > 0
+    mass = np.append(np.diff(tail) * (1.0 - share), share * of_size[some])
+    return null.surprise(np.append(-null.core.quantile(below), size[some])), mass

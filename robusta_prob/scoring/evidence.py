@@ -16,13 +16,13 @@ from robusta_prob.inference.results import Fit
 from robusta_prob.models.noise import log_kernel, log_normaliser
 from robusta_prob.scoring.calibration import (
     BOUNDING,
-    REACH,
     SMALLEST,
     Null,
     learn_null,
-    learn_share,
+    learn_shares,
     log_tail,
 )
+from robusta_prob.scoring.core import REACH
 from robusta_prob.scoring.correlation import clumping, neighbours, with_correlation
 from robusta_prob.scoring.predictive import Cells, Judged, cells, quantiles
 from robusta_prob.scoring.runs import LARGEST, best_windows, bounded, lag_one, log_p_of_windows
@@ -168,16 +168,14 @@ def _with_shares(
     seen: Bool[np.ndarray, "objects pixels"],
     level: Float[np.ndarray, " objects"],
 ) -> Null:
-    """The null law with shares of wide pixels that depend on the errors of the object."""
-    groups = int(min(GROUPS, seen.sum() // GROUP_CELLS, len(z) // NULL_OBJECTS))
-    if (
-        groups < 2
-        or null.contamination <= 2.0 * BOUNDING
-        or np.ptp(np.quantile(level, (0.05, 0.95))) < SPREAD
-    ):
+    """The null law with wide pixels that depend on the errors of the object."""
+    if null.contamination <= 2.0 * BOUNDING:
         return null
+    groups = int(min(GROUPS, seen.sum() // GROUP_CELLS, len(z) // NULL_OBJECTS))
+    if groups < 2 or np.ptp(np.quantile(level, (0.05, 0.95))) < SPREAD:
+        groups = 1
     members = np.array_split(np.argsort(level, kind="stable"), groups)
     levels = [float(np.median(level[rows])) for rows in members]
     distinct = [i for i in range(groups) if i == 0 or levels[i] > levels[i - 1]]
-    shares = tuple(learn_share(null, z[members[i]][seen[members[i]]]) for i in distinct)
-    return null._replace(levels=tuple(levels[i] for i in distinct), shares=shares)
+    null = learn_shares(null, [z[members[i]][seen[members[i]]] for i in distinct])
+    return null._replace(levels=tuple(levels[i] for i in distinct))

@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from scipy import special
 
-from robusta_prob.scoring.calibration import REACH, Null, between_knots
-from robusta_prob.scoring.core import Core
+from robusta_prob.scoring.calibration import Null, between_knots
+from robusta_prob.scoring.core import Core, Wide
 
 LARGEST = 1e9  # |z|, so that no square of it is infinite
 LINEAR, BOUND = 3.0, 4.0  # scores are |z| in units of the null's scale up to LINEAR, and approach BOUND
@@ -121,7 +121,7 @@ def log_p_of_windows(
 
     def at_knot(knot: int, rows: Bool[np.ndarray, " rows"], place: int) -> Float[np.ndarray, " some"]:
         width, law = widths[place], knots[knot]
-        tail = _window_law(*law[:3], width, null.inflation_of_sum(width))
+        tail = _window_law(*law[:3], law.wide, width, null.inflation_of_sum(width))
         return np.interp(size[place, rows], *tail)
 
     return np.stack([between_knots(weights, partial(at_knot, place=i)) for i in range(len(widths))])
@@ -129,15 +129,13 @@ def log_p_of_windows(
 
 @lru_cache(maxsize=256)
 def _window_law(
-    inverse_df: float, scale: float, contamination: float, width: int, inflation: float
+    inverse_df: float, scale: float, contamination: float, wide: Wide, width: int, inflation: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """|sum| / sqrt(width) and its two-sided log tail."""
     scores = np.concatenate([[-BOUND], np.arange(-BOUND + STEP / 2, BOUND, STEP), [BOUND]])
     edges = _unbounded(scores)
     core = Core(inverse_df).cdf(edges)
-    reach = REACH / scale
-    mass = (1.0 - contamination) * np.diff(core)
-    mass += contamination * np.diff(np.clip((edges + reach) / (2.0 * reach), 0.0, 1.0))
+    mass = (1.0 - contamination) * np.diff(core) + contamination * wide.between(scale * edges)
     mass = 0.5 * (mass + mass[::-1])
     total, power, rest = np.ones(1), mass, width
     while rest:  # by squaring; direct convolution keeps the relative precision of the tail

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import special
 
-from robusta_prob.scoring.calibration import REACH, Null, between_knots
+from robusta_prob.scoring.calibration import Null, between_knots
 from robusta_prob.scoring.core import Core
 from robusta_prob.scoring.predictive import SMALLEST_SHARE
 from robusta_prob.scoring.runs import best_windows, bounded, log_p_of_windows
@@ -139,7 +139,7 @@ def null_scores(
     for law in dict.fromkeys(null.knots):
         score = good.copy()
         row, pixel = np.nonzero(chance < law.contamination * (1.0 - law.clumping))
-        value = bounded(rng.uniform(-REACH, REACH, len(row)) / law.scale)
+        value = bounded(law.wide.draw(rng, len(row)) / law.scale)
         while len(row):
             score[row, pixel] = value
             on = (rng.random(len(row)) < law.clumping) & (pixel < length - 1)
