@@ -18,10 +18,10 @@ from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.linalg import invert, pack, pair_count, solve, unpack
 from robusta_prob.inference.m_step import population_of
 from robusta_prob.inference.problem import Problem, chi2_quantile
-from robusta_prob.inference.quantities import Globals, Local, Settings
+from robusta_prob.inference.quantities import Form, Globals, Local, Settings
 from robusta_prob.inference.settle import NOTHING
 from robusta_prob.inference.start import warm
-from robusta_prob.inference.sweep import sweep
+from robusta_prob.inference.sweep import Round, sweep
 from robusta_prob.models.noise import NoiseLaw
 from robusta_prob.simulate import largest_angle, low_rank
 
@@ -48,7 +48,7 @@ def _pass(flux, ivar, A, V, G, law, population, *, marginal):
     known = jnp.zeros((pair_count(len(G)), G.shape[1]))
     shared = Globals(jnp.asarray(G), law, population, known)
     new, sums, objects = sweep(
-        pad(flux), pad(ivar), local, n, jnp.eye(len(G)), shared, settings, marginal=marginal
+        pad(flux), pad(ivar), local, Round(n), jnp.eye(len(G)), shared, settings, form=Form(marginal)
     )
     return jax.tree.map(lambda x: np.asarray(x)[:n], new), sums, np.asarray(objects.bound)[:n]
 

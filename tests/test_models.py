@@ -19,6 +19,7 @@ from robusta_prob.models.noise import (
     Noise,
     NoiseLaw,
     law_at,
+    log1p,
     log_kernel_slope,
     log_normaliser,
     robust_weight,
@@ -28,6 +29,17 @@ from robusta_prob.models.student_t import StudentT
 
 NUS = [0.5, 1.0, 3.0, 8.0, 100.0, 1e3, 1e7, math.inf]
 PROGRAMS = [rp.models.rhmf, rp.models.hmf, rp.models.rhmf_mixture, rp.models.rhmf_scaled]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_log1p_keeps_its_digits_compiled_or_not(dtype):
+    """Compilers like to cancel 1 + x - 1, upon which its correction stands."""
+    with jax.enable_x64(dtype == "float64"):
+        x = np.append(np.geomspace(1e-37, 1e37, 3000), [0.0, np.inf]).astype(dtype)
+        exact = np.log1p(x.astype(float))
+        for function in (log1p, jax.jit(log1p), jax.jit(lambda: log1p(jnp.asarray(x)))):
+            found = np.asarray(function() if function.__name__ == "<lambda>" else function(x), float)
+            np.testing.assert_allclose(found, exact, rtol=4 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("nu", NUS)

@@ -12,13 +12,15 @@ import pytest
 
 import robusta_prob as rp
 from robusta_prob.inference.blocks import Blocks
+from robusta_prob.inference.digits import precision
 from robusta_prob.inference.initialise import Start, wrapped
+from robusta_prob.inference.listening import Heard, sums_of
 from robusta_prob.inference.noise_step import FIRST_PACE, Arrow, Bounds, Free, _bounded, noise_step
-from robusta_prob.inference.problem import Problem, precision
+from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.restart import restart
 from robusta_prob.inference.settle import settle
 from robusta_prob.inference.start import compete, warm
-from robusta_prob.inference.sweep import _noise_sums, sweep
+from robusta_prob.inference.sweep import sweep
 from robusta_prob.models.noise import NoiseLaw, effective_ivar, log_density
 from robusta_prob.models.priors import (
     CONTAMINATION_MEAN,
@@ -153,7 +155,8 @@ def _log_posterior(t, floor2, r2, ivar):
 
 def _sums(law, r2, ivar):
     P = effective_ivar(ivar, law)
-    return jax.tree.map(np.asarray, _noise_sums(P * r2, jnp.zeros_like(P), P, ivar, ivar > 0, law))
+    cells = Heard(jnp.sqrt(r2), P, ivar, ivar > 0, jnp.zeros_like(P))
+    return jax.tree.map(np.asarray, sums_of(cells, jnp.zeros_like(P), law)[0])
 
 
 @pytest.mark.parametrize("per_pixel", [False, True])
@@ -225,18 +228,21 @@ def test_shuffled_rows_other_blocks_and_other_keys_give_the_same_basis(kind):
         assert other.history[-1].bound == pytest.approx(fit.history[-1].bound, rel=1e-4)
 
 
-def test_other_settings_of_the_noise_compile_nothing():
+def test_other_values_of_the_noise_compile_nothing():
+    """One program where cells may be bad, one where none may: a grid over Q is fitted by the first fit's."""
     data = low_rank(200, 40, 2, nu=4, seed=0).data
     jax.clear_caches()  # of the programs of other tests: none may hide one that is missing
     rp.fit(data, 2)
     before = sweep._cache_size()
-    for noise in (
-        rp.Noise(nu=3.0),
-        rp.Noise(4.0, 1.0, 0.0),
-        rp.Noise(contamination=0.1),
-        rp.Noise(scale=2.0),
-    ):
+    for noise in (rp.Noise(contamination=0.1), rp.Noise(scale=2.0), rp.Noise(floor=0.01)):
         rp.fit(data, 2, noise=noise, schedule=rp.anneal.tightening(2, 3))
+    assert sweep._cache_size() == before
+    flat = rp.Prior.flat()
+    rp.fit(data, 2, noise=rp.Noise(1.0, 3.0, 0.0), prior=flat)
+    before = sweep._cache_size()
+    for q in (0.5, 1.0, 2.0, 4.0, 5.0, 10.0):
+        rp.fit(data, 2, noise=rp.Noise(1.0, q, 0.0), prior=flat)
+    rp.fit(data, 2, noise=rp.Noise(math.inf, 1.0, 0.0), prior=flat)
     assert sweep._cache_size() == before
 
 

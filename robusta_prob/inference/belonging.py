@@ -8,7 +8,7 @@ import numpy as np
 
 from robusta_prob.data import Dataset
 from robusta_prob.inference.blocks import Blocks
-from robusta_prob.inference.problem import precision
+from robusta_prob.inference.digits import precision
 from robusta_prob.inference.results import Fit, Projection, fingerprints_of, mark_of
 
 SAMPLE = 64  # objects whose fluxes are looked at

@@ -18,7 +18,7 @@ from robusta_prob.inference.isolate import within_reach
 from robusta_prob.inference.sweep import BLOCK
 from robusta_prob.stored import StoredDataset
 
-BATCH_ROWS = 1024  # objects handed to one compiled call
+BATCH_ROWS = 512  # objects handed to one compiled call
 
 
 class Block(NamedTuple):

@@ -15,9 +15,9 @@ from numpyro.infer import MCMC, NUTS, init_to_value
 from robusta_prob.data import Dataset
 from robusta_prob.inference.belonging import check_same_pixels
 from robusta_prob.inference.checks import check_types, seed_of
+from robusta_prob.inference.digits import precision
 from robusta_prob.inference.guides import Program, whitened
 from robusta_prob.inference.isolate import tamed
-from robusta_prob.inference.problem import precision
 from robusta_prob.inference.projection import project
 from robusta_prob.inference.results import Fit, fingerprints
 from robusta_prob.models import rhmf

@@ -16,10 +16,10 @@ from numpyro import handlers
 from robusta_prob.data import Dataset
 from robusta_prob.inference.chains import LAW, Chains
 from robusta_prob.inference.checks import seed_of
+from robusta_prob.inference.digits import precision
 from robusta_prob.inference.isolate import tamed
 from robusta_prob.inference.local import bare
 from robusta_prob.inference.marginal import nodes, object_log_density
-from robusta_prob.inference.problem import precision
 from robusta_prob.inference.projection import project
 from robusta_prob.inference.results import Fit, fingerprints, in_training
 from robusta_prob.inference.uncertainty import Rows, posterior_draws

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from robusta_prob.inference.blocks import Blocks
+from robusta_prob.inference.blocks import Block, Blocks
 from robusta_prob.inference.linalg import pair_count
 from robusta_prob.inference.m_step import (
     NOWHERE,
@@ -26,8 +26,9 @@ from robusta_prob.inference.m_step import (
     on_device,
 )
 from robusta_prob.inference.parts import Parts
-from robusta_prob.inference.quantities import Globals, Local, PerObject, Settings, Statistics
-from robusta_prob.inference.sweep import sweep, turned_by
+from robusta_prob.inference.quantities import Form, Globals, Local, PerObject, Settings, Statistics
+from robusta_prob.inference.sweep import Round, sweep, turned_by
+from robusta_prob.inference.threads import in_order
 
 FIRST_PASSES = 3  # over coefficients that mean nothing yet, before the basis follows them
 
@@ -82,27 +83,29 @@ def step(
     settings: Settings,
     learn: Learn,
     *,
-    marginal: bool,
+    form: Form,
     steady: bool,
     updates: int = 1,
+    times: int = 1,
 ) -> tuple[State, Info]:
     """One pass over the blocks, then one update of everything shared; a jump that lowered F is taken back.
 
     With more `updates`, one after every part of the blocks instead, as far as there are so many.
+    Coefficients are gone through so many `times` before an update of everything.
     """
     updates = min(updates, blocks.fewest)
     if updates > 1:
-        return _in_parts(state, blocks, settings, learn, updates, marginal=marginal)
+        return _in_parts(state, blocks, settings, learn, updates, form)
     past = state.past
     memory = no_memory(state.shared) if past is None else past.memory
-    seen = _pass(state, blocks, settings, marginal)
+    seen = _pass(state, blocks, settings, form, times)
     # judged once the coefficients have followed: along slow directions F falls until they do
     slack = _slack(state.shared, sum(blocks.every), learn)
     if past is not None and memory.leaps.differences and not seen.height >= past.height - slack:
         forgotten = no_memory(state.shared, memory.pace)
         turned, memory, _ = _maximised(blocks, past.shared, past.statistics, forgotten, learn, steady=steady)
         state = State(turned.shared, state.local, turned.turn)
-        seen = _pass(state, blocks, settings, marginal)
+        seen = _pass(state, blocks, settings, form, times)
     turned, memory, moves = _maximised(blocks, state.shared, seen.total, memory, learn, steady=steady)
     past = Past(memory, state.shared, seen.total, seen.height)
     new = State(turned.shared, seen.local, turned.turn, past)
@@ -110,23 +113,24 @@ def step(
 
 
 def _in_parts(
-    state: State, blocks: Blocks, settings: Settings, learn: Learn, updates: int, *, marginal: bool
+    state: State, blocks: Blocks, settings: Settings, learn: Learn, updates: int, form: Form
 ) -> tuple[State, Info]:
     """One pass with an update after each of so many parts of the blocks."""
     # every so-manieth block makes a part: a sample of all of the data, in whatever order they are
     members = [range(part, len(blocks.rows), updates) for part in range(updates)]
     stream = blocks.ordered([number for some in members for number in some])
-    shared, memory, moves = state.shared, no_memory(state.shared), NOWHERE
+    shared, moves = state.shared, NOWHERE
+    memory = no_memory(shared)
     parts = state.parts or Parts((None,) * updates)
     local = list(state.local)
     turns, height = [state.turn] * updates, 0.0
     objects_of: dict[int, PerObject] = {}
     for part, some in enumerate(members):
         few, here = blocks.some(stream, some), State(shared, tuple(local[i] for i in some), turns[part])
-        seen = _pass(here, few, settings, marginal, FIRST_PASSES if parts.each[part] is None else 1)
+        seen = _pass(here, few, settings, form, FIRST_PASSES if parts.each[part] is None else 1)
         height += seen.height
         parts = parts.replaced(part, seen.total, shared)
-        turned, memory, moves = _maximised(blocks, shared, parts.at(shared), memory, learn, steady=False)
+        turned, _, moves = _maximised(blocks, shared, parts.at(shared), memory, learn, steady=False)
         shared, parts = turned.shared, parts.carried(turned.turn)
         turns = [turned.turn @ (np.eye(len(turn)) if i == part else turn) for i, turn in enumerate(turns)]
         for i, now, told in zip(some, seen.local, seen.objects, strict=True):
@@ -148,38 +152,33 @@ class _Pass(NamedTuple):
     height: float  # F at the new coefficients, at least
 
 
-def _pass(state: State, blocks: Blocks, settings: Settings, marginal: bool, times: int = 1) -> _Pass:
-    """The sweep over all blocks, its sums added up; each block so many times, of which the last counts."""
+def _pass(state: State, blocks: Blocks, settings: Settings, form: Form, times: int = 1) -> _Pass:
+    """The sweep over all blocks, its sums added up; each object so many times, of which the last counts."""
+    dtype = state.shared.basis.dtype
+    turn = np.asarray(state.turn, dtype)
+
+    def work(item: tuple[Block, Local]) -> tuple[Local, Statistics, PerObject]:
+        block, old = item
+        how = Round(block.rows, times)
+        new, statistics, seen = sweep(
+            block.flux, block.ivar, old, how, turn, state.shared, settings, form=form
+        )
+        return new, jax.tree.map(lambda x: np.asarray(x, float), statistics), seen
+
     total: Statistics | None = None
-    waiting: Statistics | None = None  # of the block before: added up while the device is at the next one
-    turn, one = (
-        jnp.asarray(x.astype(state.shared.basis.dtype)) for x in (state.turn, np.eye(len(state.turn)))
-    )
-    quiet = settings._replace(listen=jnp.zeros_like(settings.listen))
     local, objects = [], []
-    for block, new in zip(blocks, state.local, strict=True):
-        for time in range(times):
-            new, statistics, seen = sweep(
-                block.flux,
-                block.ivar,
-                new,
-                block.rows,
-                one if time else turn,
-                state.shared,
-                quiet if time < times - 1 else settings,
-                marginal=marginal,
-            )
-        total = _plus(total, waiting)
+    over: Any = in_order if len(state.local) > 1 else map
+    for new, statistics, seen in over(work, zip(blocks, state.local, strict=True)):
+        # always in the same order, so that the sums are the same bits
+        total = statistics if total is None else jax.tree.map(np.add, total, statistics)
         local.append(new)
         objects.append(seen)
-        waiting = statistics
-    total = blocks.summed(_plus(total, waiting))
     assert total is not None
     height = sum(
         float((np.asarray(seen.bound, float) + np.asarray(seen.gain, float))[:rows].sum())
         for seen, rows in zip(objects, blocks.rows, strict=True)
     )
-    return _Pass(tuple(local), total, tuple(objects), float(blocks.summed(height)))
+    return _Pass(tuple(local), blocks.summed(total), tuple(objects), float(blocks.summed(height)))
 
 
 def _maximised(
@@ -189,14 +188,6 @@ def _maximised(
     turned, memory, moves = maximise(shared, statistics, memory, learn, steady=steady)
     (new, turn), told = blocks.agreed((turned, moves))
     return Turned(on_device(new, shared), turn), memory, Moves(*map(float, told))
-
-
-def _plus(total: Statistics | None, part: Statistics | None) -> Statistics | None:
-    """Sums on the host, in float64; that waits for the device, or blocks would be read faster than used."""
-    if part is None:
-        return total
-    host: Statistics = jax.tree.map(lambda x: np.asarray(x, float), part)
-    return host if total is None else jax.tree.map(np.add, total, host)
 
 
 def _slack(shared: Globals, objects: int, learn: Learn) -> float:

@@ -16,7 +16,7 @@ from robusta_prob.inference.anneal import TARGET
 from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.isolate import tamed
 from robusta_prob.inference.iterate import ADVICE, Epoch, Run, Status, iterate
-from robusta_prob.inference.linalg import invert_on_host, pack, unpack
+from robusta_prob.inference.linalg import invert_on_host, pack, product, unpack
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.quantities import Globals, Statistics
 from robusta_prob.inference.results import Fit, PopulationLaw, fingerprints
@@ -121,12 +121,12 @@ def finish(
 
 
 def _information(problem: Problem, state: em.State, blocks: Blocks) -> float:
-    """`em.information` of the residuals, which are those after so many parameters were fitted."""
+    """`m_step.information` of the residuals, which are those after so many parameters were fitted."""
     # from the residuals alone: under a threshold the naive Cov(a) is many times too large
     points = tuple(x._replace(covariance=jnp.zeros_like(x.covariance)) for x in state.local)
-    _, info, _ = problem.step(
-        state._replace(local=points, past=None), blocks, TARGET, 0, "information", NOTHING
-    )
+    shared = state.shared._replace(basis_covariance=jnp.zeros_like(state.shared.basis_covariance))
+    resting = state._replace(shared=shared, local=points, past=None)
+    _, info, _ = problem.step(resting, blocks, TARGET, 0, "information", NOTHING, listen=True)
     n, m = problem.data.shape
     census, rank = problem.data.census, problem.rank
     fitted = rank * (m - census.empty_pixels + n - census.empty_objects - rank)
@@ -149,7 +149,7 @@ def on_host(law: NoiseLaw) -> NoiseLaw:
 
 def _all_learned(problem: Problem) -> bool:
     """Whether the loss is the noise law already; without marginalised coefficients its scale is too small."""
-    return problem.noise in (Noise(), Noise(floor="pixel")) and problem.marginal
+    return problem.noise in (Noise(), Noise(floor="pixel")) and problem.form.marginal
 
 
 def _learn_noise(
@@ -170,7 +170,7 @@ def _learn_noise(
     scale = problem.noise.scale if problem.learn.floor and not problem.separable else None
     noise = Noise(scale=scale, floor="pixel" if problem.per_pixel else None)
     free = Problem.of(part, problem.rank, noise, Prior())
-    residual = np.asarray(part.flux) - (A[rows] @ np.asarray(shared.basis, float)).astype(data.dtype)
+    residual = np.asarray(part.flux) - product(A[rows], np.asarray(shared.basis, float)).astype(data.dtype)
     shared = shared._replace(
         loss=free.first_law(residual, np.asarray(part.ivar)),
         population=free.population(population.mean, population.covariance),

@@ -11,15 +11,16 @@ from jaxtyping import Array, Bool, Float
 from robusta_prob.data import Dataset
 from robusta_prob.inference import anneal, checks, em, isolate, processes
 from robusta_prob.inference.blocks import Blocks, rows_per_batch
+from robusta_prob.inference.digits import precision
 from robusta_prob.inference.finish import finish
 from robusta_prob.inference.guides import Program
 from robusta_prob.inference.initialise import STARTS
 from robusta_prob.inference.iterate import Callback, Epoch
 from robusta_prob.inference.journal import Checkpoint, Journal
-from robusta_prob.inference.problem import Problem, precision
+from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.request import Plan, Request
 from robusta_prob.inference.results import Fit
-from robusta_prob.inference.solving import UPDATES, solve
+from robusta_prob.inference.solving import solve, updates_of
 from robusta_prob.models import rhmf
 from robusta_prob.models.noise import Noise
 from robusta_prob.models.priors import Prior
@@ -94,7 +95,7 @@ def fit(
         The fit ends when the basis is within `tol` of its posterior standard deviations (rms) of rest;
         with `engine="svi"` when the bound has not become better for 8 epochs.
     batch_rows : int, optional
-        Objects per compiled call, a multiple of 128; default 1024, or minibatches of 256 for "svi".
+        Objects per compiled call, a multiple of 128; default 512, or minibatches of 256 for "svi".
     callback : callable, optional
         Called with an `Epoch` after every pass; `robusta_prob.Progress()` is a progress bar.
     checkpoint : path or Checkpoint, optional
@@ -140,11 +141,11 @@ def fit(
         raise ValueError(
             "checkpoint is for the closed-form engine, engine='em'; SVI of your own can save its state"
         )
-    if processes.count() > 1 and (engine != "em" or checkpoint is not None):
-        raise ValueError("several processes: engine='em' alone, and without checkpoint, is for them")
+    if processes.count() > 1 and engine != "em":
+        raise ValueError("several processes: engine='em' alone is for them")
     gentle = init is None and engine == "em"  # the variational engine is warmed up in closed form
     blocks_each = -(-data.shape[0] // (batch_rows or rows_per_batch(data))) // processes.count()
-    usual = anneal.paced(min(UPDATES, blocks_each)) if gentle else anneal.constant()
+    usual = anneal.paced(updates_of(blocks_each)) if gentle else anneal.constant()
     schedule = checks.checked(schedule or usual)
     plan = Plan(model or rhmf, guide or "map", optimizer) if engine == "svi" else None
     request = Request(

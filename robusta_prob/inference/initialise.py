@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from robusta_prob.inference.linalg import product
+
 Matrix = Float[np.ndarray, "objects pixels"]
 MAD_TO_SIGMA = 1.4826
 SUBSETS, BEST_SUBSETS = 300, 5  # of K + 1 rows: at 40 % of foreign ones a few are clean up to K = 10
@@ -31,21 +33,21 @@ def wrapped_sizes(Y: Matrix, seen: Bool[np.ndarray, "objects pixels"], rank: int
     X = _wrap(Y / sizes[:, None], seen)
     norms = np.linalg.norm(X, axis=1)
     basis = _principal(X / np.where(norms > 0, norms, 1.0)[:, None], rank, seed)
-    return Start(basis, (X @ basis.T) * sizes[:, None])
+    return Start(basis, product(X, basis.T) * sizes[:, None])
 
 
 def wrapped(Y: Matrix, seen: Bool[np.ndarray, "objects pixels"], rank: int, seed: int) -> Start:
     """Wrapped pixel by pixel, for data that share one scale or change sign."""
     X = _wrap(Y, seen)
     basis = _principal(X, rank, seed)
-    return Start(basis, X @ basis.T)
+    return Start(basis, product(X, basis.T))
 
 
 def plain(Y: Matrix, seen: Bool[np.ndarray, "objects pixels"], rank: int, seed: int) -> Start:
     """Truncated singular value decomposition with zeros for holes, the published start."""
     X = np.where(seen, Y, 0.0).astype(Y.dtype)
     basis = _principal(X, rank, seed)
-    return Start(basis, X @ basis.T)
+    return Start(basis, product(X, basis.T))
 
 
 def project_wrapped(
@@ -120,9 +122,10 @@ def _principal(X: Matrix, rank: int, seed: int, rounds: int = 12) -> Float[np.nd
     width = min(rank + 10, n, m)
     Q = np.random.default_rng(seed).standard_normal((m, width)).astype(X.dtype)
     for _ in range(rounds):
-        Q = _orthonormal(X.T @ (X @ Q)).astype(X.dtype)
-    _, _, vectors = np.linalg.svd(X @ Q, full_matrices=False)
-    return (vectors @ Q.T)[:rank]
+        Q = _orthonormal(product(X.T, product(X, Q))).astype(X.dtype)
+    few = product(X, Q).astype(float)
+    _, vectors = np.linalg.eigh(product(few.T, few))
+    return (vectors[:, ::-1].T.astype(X.dtype) @ Q.T)[:rank]
 
 
 def _orthonormal(X: Float[np.ndarray, "pixels width"]) -> Float[np.ndarray, "pixels width"]:
@@ -131,7 +134,7 @@ def _orthonormal(X: Float[np.ndarray, "pixels width"]) -> Float[np.ndarray, "pix
     try:
         for _ in range(2):  # the second time for what the first lost (Yamamoto et al. 2015, ETNA 44, 306)
             Q = Q / np.maximum(np.linalg.norm(Q, axis=0), np.finfo(float).tiny)
-            Q = np.linalg.solve(np.linalg.cholesky(Q.T @ Q), Q.T).T
+            Q = np.linalg.solve(np.linalg.cholesky(product(Q.T, Q)), Q.T).T
     except np.linalg.LinAlgError:  # columns that depend on one another
         Q, _ = np.linalg.qr(X)
     return Q

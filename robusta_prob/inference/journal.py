@@ -23,12 +23,12 @@ import numpy as np
 
 from robusta_prob import io
 from robusta_prob.data import Dataset, DataWarning
-from robusta_prob.inference import accelerate, em, iterate, m_step, noise_step, parts, quantities
+from robusta_prob.inference import accelerate, em, iterate, m_step, noise_step, parts, processes, quantities
 from robusta_prob.inference.sweep import BLOCK
 from robusta_prob.models.noise import NoiseLaw
 from robusta_prob.models.priors import Prior
 
-FORMAT, VERSION = "robusta_prob.checkpoint", 1
+FORMAT, VERSION = "robusta_prob.checkpoint", 2
 SAMPLE = 256  # objects whose every number tells the data from other data
 COST = 20.0  # times as long as a save took, nothing is saved again
 KINDS: dict[str, type] = {
@@ -60,6 +60,9 @@ class Checkpoint(NamedTuple):
     A fit that was killed is begun again by the same call, and ends as if it had not been: bit for bit on the
     same machine with the same versions, to rounding otherwise. The file remains; of a fit that has ended it
     gives the result again in a few passes.
+
+    Of several processes each has a file of its own, `path` with its number at the end, and the one before it.
+    After one was lost all are started again, as many as there were.
     """
 
     path: str | PathLike[str]
@@ -81,10 +84,10 @@ class Journal:
         self._steps: list[tuple[str, Any]] = []
         self._states: dict[str, tuple[int, Any]] = {}  # by slot: after which step, and the state
         self._next, self._saved, self._pause = 0, time.monotonic(), 0.0
+        self._path = Path() if checkpoint is None else _own(Path(checkpoint.path))
         if checkpoint is not None:
-            io.remove_temporaries(checkpoint.path)
-            if Path(checkpoint.path).exists():
-                self._read(Path(checkpoint.path))
+            io.remove_temporaries(self._path)
+            self._go_on_from(self._path)
 
     @classmethod
     def of(
@@ -102,6 +105,7 @@ class Journal:
         begun = "" if init is None else digest(getattr(init, "basis", init))
         facts = {name: str(value) for name, value in settings.items()}
         facts |= {"prior": digest(*(np.asarray(x, float) for x in prior if x is not None)), "init": begun}
+        facts["processes"] = str(processes.count())
         return cls(given.validated(), facts | marks(data))
 
     def value(self, name: str, compute: Callable[..., Any], *given: Any) -> Any:
@@ -122,7 +126,7 @@ class Journal:
             known, value = self._steps[number]
             if known != name:
                 raise ValueError(
-                    f"{self._checkpoint.path} was written by another version: step {number} was {known!r} "
+                    f"{self._path} was written by another version: step {number} was {known!r} "
                     f"and is {name!r}; remove it and fit anew"
                 )
             after, state = self._states.get(slot, (-1, None))
@@ -132,7 +136,8 @@ class Journal:
         if slot:
             self._states[slot] = number, state
             every = self._checkpoint.seconds and max(self._checkpoint.seconds, self._pause)
-            if time.monotonic() - self._saved >= every:
+            # all at once, when the first says so
+            if processes.agreed(time.monotonic() - self._saved >= every):
                 self.save()
         return state, value
 
@@ -141,7 +146,9 @@ class Journal:
         if self._checkpoint is None or self._next < len(self._steps):
             return
         began = time.monotonic()
-        with io.atomic_path(self._checkpoint.path) as temporary, h5py.File(temporary, "w") as file:
+        if processes.count() > 1 and self._path.exists():  # others may not come to write theirs
+            self._path.replace(_before(self._path))
+        with io.atomic_path(self._path) as temporary, h5py.File(temporary, "w") as file:
             file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
             file.attrs["facts"], file.attrs["machine"] = json.dumps(self._facts), json.dumps(machine())
             io.write_tree(file, "steps", self._steps)
@@ -149,6 +156,25 @@ class Journal:
                 io.write_tree(file, f"states/{slot}", entry)
         self._saved = time.monotonic()
         self._pause = COST * (self._saved - began)
+
+    def _go_on_from(self, path: Path) -> None:
+        """From the latest state that every process has saved, if there is one."""
+        if processes.count() == 1:
+            if path.exists():
+                self._read(path)
+            return
+        found = {}
+        for one in (_before(path), path):
+            if one.exists():
+                self._read(one)
+                found[len(self._steps)] = one
+        mine = np.zeros((1, 2))
+        mine[0, : len(found)] = list(found)
+        every = processes.joined(mine)
+        common = max((x for x in found if (every == x).any(1).all()), default=0)
+        self._steps, self._states = [], {}
+        if common:
+            self._read(found[common])
 
     def _read(self, path: Path) -> None:
         with io.open_hdf5(path) as file:
@@ -167,6 +193,17 @@ class Journal:
                 )
             self._steps = io.read_tree(file["steps"], KINDS)
             self._states = {slot: io.read_tree(file["states"][slot], KINDS) for slot in file["states"]}
+
+
+def _own(path: Path) -> Path:
+    """The file of this process."""
+    number, count = jax.process_index(), processes.count()
+    return path if count == 1 else path.with_name(f"{path.name}.{number}-of-{count}")
+
+
+def _before(path: Path) -> Path:
+    """The file before this one."""
+    return path.with_name(f"{path.name}.before")
 
 
 def machine() -> dict[str, str]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+ALONE = 250_000  # multiplications that OpenBLAS does not share out
 LIFT = 100.0  # roundings by which a unit diagonal is lifted: above what the Grams themselves lose
 
 AnyArray = TypeVar("AnyArray", Array, np.ndarray)
@@ -53,6 +54,29 @@ def congruence(T: Float[AnyArray, "rank rank"]) -> Float[AnyArray, "pairs pairs"
     first, second = pairs(len(T))
     mixed = np.where(first == second, 0.0, 1.0).astype(T.dtype)
     return T[first][:, first] * T[second][:, second] + mixed * T[second][:, first] * T[first][:, second]
+
+
+def product(
+    left: Float[np.ndarray, "rows inner"], right: Float[np.ndarray, "inner columns"]
+) -> Float[np.ndarray, "rows columns"]:
+    """left @ right on the host, in pieces that BLAS does alone.
+
+    Having done a larger product together, its threads wait for the next one as busily as they work, on cores
+    that a sweep could use.
+    """
+    if len(left) < right.shape[1]:
+        return product(right.T, left.T).T
+    if right.size > ALONE:  # there is no row alone that is small enough
+        return left @ right
+    step = max(1, ALONE // max(right.size, 1))
+    return np.concatenate([left[i : i + step] @ right for i in range(0, len(left), step)])
+
+
+def congruent(
+    T: Float[np.ndarray, "rank rank"], packed: Float[np.ndarray, "pairs systems"]
+) -> Float[np.ndarray, "pairs systems"]:
+    """Packed T V T^T of packed systems V, on the host."""
+    return product(congruence(T), packed)
 
 
 @jax.jit

@@ -23,7 +23,7 @@ from numpyro.distributions import biject_to, constraints
 from robusta_prob.inference.anneal import FULL, Robustness
 from robusta_prob.inference.linalg import invert, pair_count, unpack
 from robusta_prob.inference.problem import NO_CUT
-from robusta_prob.inference.quantities import Globals, Local, Population, Settings
+from robusta_prob.inference.quantities import Form, Globals, Local, Population, Settings
 from robusta_prob.inference.sweep import sweep_block
 from robusta_prob.models.noise import NoiseLaw
 from robusta_prob.models.student_t import StudentT
@@ -124,7 +124,7 @@ def closed_form(
         here = (jnp.where(turn < ANNEALED_PASSES, *x) for x in zip(FULL, robustness, strict=True))
         information = jnp.where(turn == ANNEALED_PASSES + PASSES, fisher, 1.0)
         settings = Settings(*(jnp.asarray(x, dtype) for x in (*here, 0.0, NO_CUT, information)))
-        new, _, _ = sweep_block(Y, W, now, shared, settings, marginal=True, listen=False)
+        new, _, _ = sweep_block(Y, W, now, shared, settings, Form(marginal=True), listen=False)
         return new
 
     objects = len(flux)

@@ -10,12 +10,11 @@ import math
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from robusta_prob.inference.accelerate import Leaps, carried, leap, no_leap, no_leaps
-from robusta_prob.inference.linalg import congruence, invert_on_host, pack, solve_on_host, unpack
+from robusta_prob.inference.linalg import congruent, invert_on_host, pack, solve_on_host, unpack
 from robusta_prob.inference.noise_step import FIRST_PACE, Free, Pace, noise_step
 from robusta_prob.inference.quantities import Globals, Population, Statistics
 
@@ -123,7 +122,7 @@ def _next_basis(
 
     # changes of the size of one rounding of G never die out where spectra are very precise
     rounding2 = (0.5 * eps) ** 2 * (np.einsum("kkj->kj", gram) * G**2).sum()
-    # the naive Gram's posterior standard deviation is not the true one
+    # the naive Gram's posterior standard deviation is not the true one; while annealed, about that of the end
     scale2 = information(statistics) / (rank * max(int((gram[0, 0] > 0).sum()), 1))
     went, left = (math.sqrt(scale2 * max(x - rounding2, 0.0)) for x in (jump.move2, jump.left2))
     return new, leaps, Moves(went, left, 0.0)
@@ -143,7 +142,7 @@ def _in_gauge(shared: Globals, covariance: Float[np.ndarray, "rank rank"]) -> Tu
     if precision[0, 0] > 0:
         log_det = log_det - 2.0 * np.linalg.slogdet(T)[1]
     population = Population(T @ mean, back.T @ precision @ back, log_det)
-    known = congruence(back.T) @ shared.basis_covariance
+    known = congruent(back.T, shared.basis_covariance)
     return Turned(Globals(back.T @ shared.basis, shared.loss, population, known), T)
 
 
@@ -200,7 +199,7 @@ def on_host(shared: Globals) -> Globals:
 
 def on_device(new: Globals, like: Globals) -> Globals:
     """In the dtypes of `like`."""
-    cast: Globals = jax.tree.map(lambda x, old: jnp.asarray(np.asarray(x, old.dtype)), new, like)
+    cast: Globals = jax.device_put(jax.tree.map(lambda x, old: np.asarray(x, old.dtype), new, like))
     return cast
 
 

@@ -11,8 +11,9 @@ numerically, is then an arrow, and solving for t first costs nothing. A cell's s
     d/d eps       = P(bad)/eps - P(good)/(1 - eps),      R = (z^2 - w^2) / (z^2 + w^2), w^2 = 1 + (width/S)^2.
 
 In the information, cells enter through the sums of 1, u and u^2 alone: for the width, which does not scale
-with the errors, a typical cell stands for all. One cell's is integrated by JAX, in one program for all
-shapes; the rest are a few small arrays on the host.
+with the errors, a typical cell stands for all. How well bad cells can be told, which differs most between
+precise and noisy ones, is what the cells' own scores of eps say. One cell's information is integrated by JAX,
+in one program for all shapes; the rest are a few small arrays on the host.
 """
 
 from __future__ import annotations
@@ -35,9 +36,12 @@ from robusta_prob.models.priors import (
 )
 
 SEPARATE = 1e4  # in units of the typical error
-DAMPING = 0.7  # with outliers the likelihood is flatter than its expectation, and full steps oscillate
+FIRST_SHARE = (
+    0.7  # with outliers the likelihood is flatter than its expectation, and full steps may oscillate
+)
 LEAST_SHARE = 0.05
-SLOWER, FASTER = 0.5, 1.1  # factors on the pace after a step that turned back, and after one that went on
+LEAST_TOLD = 0.1  # of the information on share and width of bad cells, where hardly any is to be told
+SLOWER, FASTER = 0.5, 1.2  # factors on the pace after a step that turned back, and after one that went on
 SCALE_RANGE = 14.0  # |log s^2| at most: noise a thousand times off its errors is no noise
 NO_FLOOR = 1e-8  # f^2 below this share of the typical variance is no floor
 SHARE_REST = 0.1  # relative move of eps that counts like a move of 1 of the others
@@ -52,7 +56,7 @@ class NoiseSums(NamedTuple):
     """What the cells of a pass say about the noise law; sums over cells."""
 
     score: Float[Array | np.ndarray, " three"]  # of log s^2, 1/nu, log width
-    bad: Float[Array | np.ndarray, ""]  # of P(bad)
+    bad: Float[Array | np.ndarray, " two"]  # of P(bad) and its square
     floor: Float[Array | np.ndarray, "four pixels"]  # per pixel, of 1, u, u^2 and the floor's score
 
 
@@ -70,7 +74,7 @@ class Pace(NamedTuple):
     step: Float[np.ndarray, " four"]  # the step before of t, in units of its standard deviations
 
 
-FIRST_PACE = Pace(DAMPING, np.zeros(4))
+FIRST_PACE = Pace(FIRST_SHARE, np.zeros(4))
 
 
 class Arrow(NamedTuple):
@@ -143,7 +147,7 @@ def _next_pace(pace: Pace, step: Float[np.ndarray, " four"]) -> Pace:
     before2 = pace.step @ pace.step
     overshot = pace.step @ step < -0.5 * before2 and step @ step < 4.0 * before2
     share = pace.share * (SLOWER if overshot else FASTER)
-    return Pace(min(max(share, LEAST_SHARE), DAMPING), step)
+    return Pace(min(max(share, LEAST_SHARE), 1.0), step)
 
 
 @jax.jit
@@ -179,7 +183,12 @@ def _arrow(law: NoiseLaw, sums: NoiseSums, groups: Float[np.ndarray, "four group
         -rate / (1.0 - eps),
     ]
     curvature = np.diag([0.25 / LOG_SCALE_WIDTH**2, 0.0, 1.0 / LOG_WIDTH_WIDTH**2, 0.0])
-    of_eps = sums.bad / eps - (n - sums.bad) / (1.0 - eps)
+    bad, bad2 = sums.bad
+    of_eps = bad / eps - (n - bad) / (1.0 - eps)
+    # sum of squared scores of eps over its expectation, if all cells were typical
+    told = (bad2 / eps**2 - 2.0 * bad / eps + n) / (1.0 - eps) ** 2 / max(one_cell[3, 3] * n, TINY)
+    told = np.array([1.0, 1.0, *(2 * [math.sqrt(min(max(told, LEAST_TOLD), 1.0))])])
+    one_cell = one_cell * told * told[:, None]
     return Arrow(
         np.append(sums.score, of_eps) + prior,
         floor_score - 0.5 / FLOOR_WIDTH**2,

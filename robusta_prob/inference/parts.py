@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from robusta_prob.inference.linalg import congruence, unpack
+from robusta_prob.inference.linalg import congruent, unpack
 from robusta_prob.inference.m_step import on_host
 from robusta_prob.inference.quantities import Globals, Statistics
 
@@ -85,10 +85,9 @@ def _shifted(statistics: Statistics, shared: Globals, sign: float) -> Statistics
 
 def turned(statistics: Statistics, T: Float[np.ndarray, "rank rank"]) -> Statistics:
     """Absolute sums of coefficients T m."""
-    both = congruence(T)
     return statistics._replace(
-        gram=both @ statistics.gram,
-        gram_cov=both @ statistics.gram_cov,
+        gram=congruent(T, statistics.gram),
+        gram_cov=congruent(T, statistics.gram_cov),
         rhs=T @ statistics.rhs,
         moment1=T @ statistics.moment1,
         moment2=T @ statistics.moment2 @ T.T,

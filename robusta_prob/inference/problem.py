@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -19,7 +16,7 @@ from robusta_prob.inference.blocks import Blocks, rows_per_batch
 from robusta_prob.inference.iterate import Epoch
 from robusta_prob.inference.linalg import pair_count
 from robusta_prob.inference.m_step import Learn, flat_population, population_of
-from robusta_prob.inference.quantities import Globals, Population, Settings
+from robusta_prob.inference.quantities import Form, Globals, Population, Settings
 from robusta_prob.models.noise import Noise, NoiseLaw
 from robusta_prob.models.priors import Prior
 
@@ -27,17 +24,12 @@ HALF_NORMAL_MEDIAN2 = 0.4549  # median of z^2 for a standard normal z
 FIRST_INVERSE_DF = 0.1  # where learning of 1/nu begins
 FIRST_CONTAMINATION = 0.05
 FIRST_WIDTH = 30.0  # in units of the typical residual
-LISTENED = 2**20  # cells that suffice for a noise law of five parameters: its scale is then known to 0.1 %
-MOST_LEFT_OUT = 8  # inner blocks of which one is looked at, at least
-FIRST_LAW_CELLS = 50_000  # cells that a first guess of scale and floor looks at
+MANY = (
+    2**22
+)  # cells of which one in STRIDE suffices for a noise law of five parameters: its scale is known to 0.1 %
+STRIDE = 8
+FIRST_LAW_CELLS = 10_000  # cells that a first guess of scale and floor looks at
 NO_CUT = 1e30  # an object cut that never bites, within float32
-
-
-@contextlib.contextmanager
-def precision(dtype: np.dtype) -> Iterator[None]:
-    """Let JAX compute in `dtype` inside this block and this thread only."""
-    with jax.enable_x64(np.dtype(dtype) == np.float64):
-        yield
 
 
 class Problem(NamedTuple):
@@ -50,7 +42,9 @@ class Problem(NamedTuple):
     learn: Learn
     separable: bool  # whether the given errors vary enough to tell a scale from a floor
     dtype: np.dtype
-    rows: int  # of a block, the same for parts of the data: it is what a sweep is compiled for
+    # what a sweep is compiled for, the same for parts of the data:
+    rows: int  # of a block
+    stride: int = 1  # how many cells go to each that says something about the noise law
 
     @classmethod
     def of(
@@ -70,17 +64,13 @@ class Problem(NamedTuple):
             population=not prior.is_flat,
         )
         rows = batch_rows or rows_per_batch(data)
-        return cls(data, rank, noise, prior, learn, separable, data.dtype, rows)
+        stride = 1 if per_pixel else stride_of(data)
+        return cls(data, rank, noise, prior, learn, separable, data.dtype, rows, stride)
 
     @property
-    def marginal(self) -> bool:
+    def form(self) -> Form:
         """Coefficients are marginalised wherever they have a proper prior."""
-        return not self.prior.is_flat
-
-    @property
-    def _listen(self) -> int:
-        """Every how many inner blocks the noise law looks at: all, where pixels have floors of their own."""
-        return 1 if self.per_pixel else min(max(self.data.census.observed // LISTENED, 1), MOST_LEFT_OUT)
+        return Form(not self.prior.is_flat, self.noise.has_contamination, self.stride)
 
     @property
     def per_pixel(self) -> bool:
@@ -99,11 +89,18 @@ class Problem(NamedTuple):
             return None
         return 0.0 if self.noise.floor is None or self.per_pixel else float(self.noise.floor)
 
-    def settings(self, robustness: Robustness, learn: Learn, information: float = 1.0) -> Settings:
+    def settings(
+        self,
+        robustness: Robustness,
+        learn: Learn,
+        information: float = 1.0,
+        *,
+        listen: bool = False,
+    ) -> Settings:
         """Of a pass, as arrays of the data's dtype (so that no value compiles anything)."""
         cut = NO_CUT if self.prior.is_flat else chi2_quantile(self.rank)
-        values = (*robustness, self._listen if learn.any_noise else 0, cut, information)
-        return Settings(*(jnp.asarray(x, self.dtype) for x in values))
+        values = (*robustness, listen or any(learn), cut, information)
+        return Settings(*(np.asarray(x, self.dtype) for x in values))
 
     def law(self, law: NoiseLaw) -> NoiseLaw:
         """A noise law as arrays of the data's dtype."""
@@ -137,19 +134,22 @@ class Problem(NamedTuple):
         learn: Learn | None = None,
         information: float = 1.0,
         *,
+        listen: bool = False,
         steady: bool = True,
         updates: int = 1,
+        times: int = 1,
     ) -> tuple[em.State, em.Info, Epoch]:
         """One pass of the engine and its line of the history."""
         learn = learn or self.learn
         new, info = em.step(
             state,
             blocks,
-            self.settings(robustness, learn, information),
+            self.settings(robustness, learn, information, listen=listen),
             learn,
-            marginal=self.marginal,
+            form=self.form,
             steady=steady,
             updates=updates,
+            times=times,
         )
         law = new.shared.loss
         line = Epoch(
@@ -173,7 +173,7 @@ class Problem(NamedTuple):
         inverse_df = FIRST_INVERSE_DF if self.noise.nu is None else 1.0 / self.noise.nu
         scale, floor = self.noise.scale, self.given_floor
         some = np.flatnonzero(ivar > 0)
-        some = some[:: max(1, some.size // FIRST_LAW_CELLS)]
+        some = some[np.linspace(0, max(some.size - 1, 0), min(some.size, FIRST_LAW_CELLS)).astype(int)]
         r2, variance = residual.flat[some].astype(float) ** 2, 1.0 / ivar.flat[some].astype(float)
         if floor is None:
             floor2 = _matching_floor2(r2 / (1.0 if scale is None else scale) ** 2, variance)
@@ -185,6 +185,11 @@ class Problem(NamedTuple):
         width = FIRST_WIDTH * max(math.sqrt(np.median(r2)), 1e-12)
         floors = np.full(self.floor_shape, math.sqrt(floor2))
         return self.law(NoiseLaw(inverse_df, scale, floors, contamination, width))
+
+
+def stride_of(data: Dataset) -> int:
+    """How many cells go to each that says something about the noise law, where it is one for all pixels."""
+    return STRIDE if data.census.observed >= MANY else 1
 
 
 def scale_and_floor_separate(data: Dataset, per_pixel: bool = False) -> bool:

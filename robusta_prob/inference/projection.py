@@ -14,12 +14,14 @@ from robusta_prob.inference.anneal import FULL
 from robusta_prob.inference.belonging import check_rank, check_same_objects, check_same_pixels
 from robusta_prob.inference.blocks import BATCH_ROWS, Blocks, rows_per_batch
 from robusta_prob.inference.checks import check_batch_rows, check_types
+from robusta_prob.inference.digits import precision
 from robusta_prob.inference.linalg import unpack
-from robusta_prob.inference.problem import Problem, precision
+from robusta_prob.inference.problem import Problem, stride_of
 from robusta_prob.inference.progress import Rows
 from robusta_prob.inference.quantities import Globals
 from robusta_prob.inference.results import Fit, Origin, Projection, fingerprints_of, mark_of
 from robusta_prob.inference.settle import NOTHING, covariances, settle
+from robusta_prob.inference.threads import in_order
 from robusta_prob.models.noise import Noise, robust_weight
 from robusta_prob.models.priors import Prior
 from robusta_prob.validate import frozen
@@ -86,18 +88,26 @@ def projected(
     with precision(fit.dtype):
         problem = _fixed_problem(fit, data)
         shared = _shared(fit, problem)
-        start = np.asarray(fit.population.mean / unit)
-        means, spreads, fingerprints, done = [], [], [], 0
-        blocks = Blocks.of(data, unit, batch_rows, fit.dtype, known=fit.trained, at_hand=False)
-        for one in blocks.one_by_one():
-            state = em.init(shared, [np.tile(start, (one.size, 1))])
-            state, _ = settle(problem, state, one, FULL, ANNEALED_PASSES)
-            state, _ = settle(problem, state, one)
-            packed, _ = covariances(problem, state, one, fit.information)
-            means.append(one.gather([state.local[0].coefficients]))
-            spreads.append(np.moveaxis(unpack(packed.T, fit.rank), -1, 0))
-            fingerprints += [fingerprints_of(block.flux, block.rows) for block in one]
-            done += len(spreads[-1])
+    start = np.asarray(fit.population.mean / unit)
+
+    def work(one: Blocks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        state = em.init(shared, [np.tile(start, (one.size, 1))])
+        state, _ = settle(problem, state, one, FULL, ANNEALED_PASSES)
+        state, _ = settle(problem, state, one)
+        packed, _ = covariances(problem, state, one, fit.information)
+        spread = np.moveaxis(unpack(packed.T, fit.rank), -1, 0)
+        (block,) = one
+        marks = fingerprints_of(block.flux, block.rows)
+        return one.gather([state.local[0].coefficients]), spread, marks
+
+    means, spreads, fingerprints, done = [], [], [], 0
+    blocks = Blocks.of(data, unit, batch_rows, fit.dtype, known=fit.trained, at_hand=False)
+    with precision(fit.dtype):
+        for mean, spread, marks in in_order(work, blocks.one_by_one()):
+            means.append(mean)
+            spreads.append(spread)
+            fingerprints.append(marks)
+            done += len(mean)
             if callback is not None:
                 callback(Rows(done, data.shape[0], "project"))
     covariance = np.concatenate(spreads).astype(float)
@@ -260,7 +270,9 @@ def evaluate(
 
 def _fixed_problem(fit: Fit, data: Dataset) -> Problem:
     prior = Prior.flat() if fit.flat_prior else Prior()
-    return Problem(data, fit.rank, Noise(), prior, NOTHING, True, fit.dtype, rows_per_batch(data))
+    noise = Noise(contamination=float(fit.loss.contamination))  # whether there is any is what counts
+    stride = 1 if np.ndim(fit.loss.floor) else stride_of(data)  # the program of a fit of these data
+    return Problem(data, fit.rank, noise, prior, NOTHING, True, fit.dtype, rows_per_batch(data), stride)
 
 
 def _shared(fit: Fit, problem: Problem) -> Globals:

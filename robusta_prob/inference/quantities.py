@@ -39,18 +39,26 @@ class Local(NamedTuple):
     scale2: Float[Array, " objects"]  # robust squared scale of the object's z, see `object_scale2`
 
 
+class Form(NamedTuple):
+    """What a sweep is compiled for."""
+
+    marginal: bool  # whether coefficients are marginalised, or else maximised
+    contaminated: bool = True  # whether cells may be bad; where none may, half of the work on them is saved
+    stride: int = 1  # how many cells go to each that says something about the law of all
+
+
 class Settings(NamedTuple):
     """How a pass works; all traced, so no value compiles anything."""
 
     # see `anneal.Robustness`
-    object_scale: Float[Array, ""] | float
-    tail: Float[Array, ""] | float
-    # every how many of the inner blocks say something about the noise law; 0 where it rests
-    listen: Float[Array, ""] | float
+    object_scale: Float[Numbers, ""] | float
+    tail: Float[Numbers, ""] | float
+    # whether cells say something about their law
+    listen: Float[Numbers, ""] | float
     # squared Mahalanobis distance up to which an object votes fully on the population
-    object_cut: Float[Array, ""] | float
+    object_cut: Float[Numbers, ""] | float
     # factor on the Grams: 1, or the sandwich's where covariances are wanted
-    information: Float[Array, ""] | float
+    information: Float[Numbers, ""] | float
 
 
 class Statistics(NamedTuple):

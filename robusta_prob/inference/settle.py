@@ -24,11 +24,17 @@ def settle(
     robustness: Robustness = TARGET,
     passes: int = PASSES,
 ) -> tuple[em.State, em.Info]:
-    """Iterate the coefficients of every object to rest; the shared values stay as they are."""
-    for epoch in range(passes):
-        new, info, _ = problem.step(state, blocks, robustness, epoch, "settle", NOTHING)
+    """Iterate the coefficients of every object to rest; the shared values stay as they are.
+
+    Most are there after a pass or two; those of outliers may take all that there are, and are asked less and
+    less often.
+    """
+    done, times = 0, 1
+    while done < passes:
+        times = min(times, passes - done)
+        new, info, _ = problem.step(state, blocks, robustness, done, "settle", NOTHING, times=times)
         moving = _moving(state, new, blocks)
-        state = new
+        state, done, times = new, done + times, 2 * times
         if moving <= STRAGGLERS:
             break
     return state, info

@@ -26,7 +26,8 @@ HALF, MANY = (
     0.45,
     0.15,
 )  # share of bad cells at which a noise law is lost: at rest, and where it will not rest
-UPDATES = 8  # in a pass, as long as the basis is far from rest
+UPDATES = 8  # in a pass at most, as long as the basis is far from rest,
+SIDE_BY_SIDE = 2  # and after so many blocks at least
 FAST = 0.1  # nats a cell by which a pass gains while the basis of very precise data is still far from rest
 LATEST = 50  # epochs that the schedule waits for it at most
 LONGER_IN_PARTS = 1  # passes with many updates after the schedule has ended
@@ -88,10 +89,17 @@ def solve(
     return again._replace(run=again.run._replace(history=[*solved.run.history, *again.run.history]))
 
 
+def updates_of(blocks: int) -> int:
+    """How many updates a pass over so many blocks makes while the basis is far from rest."""
+    return max(1, min(UPDATES, blocks // SIDE_BY_SIDE))
+
+
 def _state_of(problem: Problem, begun: Begun, blocks: Blocks, *, exact: bool) -> em.State:
     """All objects' coefficients at the shared values; `exact`: nothing shared moves before they fit those."""
     state = begun.state_for(blocks)
-    if len(begun.coefficients) == 1 and (exact or blocks.fewest == 1):  # else part by part, see `em`
+    if len(begun.coefficients) == 1 and (
+        exact or updates_of(blocks.fewest) == 1
+    ):  # else part by part, see `em`
         state, _ = settle(problem, state, blocks, anneal.FULL, em.FIRST_PASSES)
     return settle(problem, state, blocks)[0] if exact else state
 
@@ -127,7 +135,7 @@ def _iterate(
         if late < LATEST and not ended(epoch - 1) and _gains(lines[-2:], problem.data.census.observed):
             late += 1
         robustness, stage = request.schedule(epoch - spent - late), "restarted" if moved else "fit"
-        updates = 1 if whole(epoch) else UPDATES
+        updates = 1 if whole(epoch) else updates_of(blocks.fewest)
 
         def compute() -> tuple[em.State, Any]:
             new, info, line = problem.step(

@@ -17,7 +17,7 @@ from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.initialise import Start, majority, project_wrapped
 from robusta_prob.inference.isolate import tamed
 from robusta_prob.inference.iterate import ADVICE, Epoch
-from robusta_prob.inference.linalg import pack
+from robusta_prob.inference.linalg import pack, product
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.quantities import Globals
 from robusta_prob.inference.results import Fit, in_training
@@ -204,7 +204,7 @@ def subsample(problem: Problem, rng: np.random.Generator) -> Problem:
 def _begin(sample: Problem, first: Start, W: Float[np.ndarray, "objects pixels"], name: str) -> Begun:
     """Noise law and population from the start's own residuals and coefficients."""
     A, G = first.coefficients, first.basis
-    law = sample.first_law(np.asarray(sample.data.flux) - A @ G, W)
+    law = sample.first_law(np.asarray(sample.data.flux) - product(A, G), W)
     mean = np.median(A, axis=0)
     spread = 1.4826 * np.median(np.abs(A - mean), axis=0)
     spread = np.maximum(spread, 1e-3 * max(np.linalg.norm(mean), spread.max(), 1e-30))
@@ -237,7 +237,7 @@ def _held_out_score(
     sample: Problem, A: np.ndarray, shared: Globals, hidden: Float[np.ndarray, "objects pixels"]
 ) -> Float[np.ndarray, " objects"]:
     """Mean log density of every object's hidden cells [nats]; objects without any are left out."""
-    residual = np.asarray(sample.data.flux) - A @ np.asarray(shared.basis)
+    residual = np.asarray(sample.data.flux) - product(A, np.asarray(shared.basis))
     density = np.asarray(log_density(residual**2, hidden, shared.loss), float)
     count = (hidden > 0).sum(1)
     return density.sum(1)[count > 0] / count[count > 0] if count.any() else np.array([-np.inf])

@@ -1,14 +1,25 @@
-"""Blocks side by side: a compiled pass over one of them keeps few cores busy, and lets go of the interpreter."""
+"""Blocks side by side: a compiled pass over one of them keeps few cores busy, and lets the interpreter go."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import jax
 
 MOST = 4  # at once: each holds a block, and the rest of many cores is used within the passes
+
+# of JAX, which belong to a thread
+SETTINGS: tuple[Any, ...] = (
+    jax.enable_x64,
+    jax.default_device,
+    jax.default_matmul_precision,
+    jax.debug_nans,
+)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,18 +33,22 @@ def workers() -> int:
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`map(work, items)`, some of them at once; no item is taken long before it is worked on.
+    """`map(work, items)`, some of them at once, with JAX's settings as here; no item is taken long before."""
+    many, settings = workers(), [(setting, setting.value) for setting in SETTINGS]
 
-    What is local to a thread, such as JAX's precision, is not that of the caller.
-    """
-    many = workers()
+    def work_there(item: Item) -> Result:
+        with contextlib.ExitStack() as stack:
+            for setting, value in settings:
+                stack.enter_context(setting(value))
+            return work(item)
+
     running: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(many) as pool:
         try:
             for item in items:
                 if len(running) == many:
                     yield running.popleft().result()
-                running.append(pool.submit(work, item))
+                running.append(pool.submit(work_there, item))
             while running:
                 yield running.popleft().result()
         finally:

@@ -41,8 +41,9 @@ class Null(NamedTuple):
     clumping: float = 0.0  # probability that the neighbour of a bad pixel is bad to the same side
     levels: tuple[float, ...] = ()  # log of an object's typical error in the flux unit, rising, at which
     shares: tuple[float, ...] = ()  # so much of its pixels is wide; empty where that is eps for all
-    falloffs: tuple[tuple[float, ...], ...] = ()  # and so wide, see `Wide.weights`; empty where that is flat
     replicated: tuple[float, float] | None = None  # 1/nu and scale of the noise of replicates, if there are
+    # at these levels, of the wide part, see `Wide.weights`; empty where that is flat
+    falloffs: tuple[tuple[float, ...], ...] = ()
 
     def validated(self) -> Null:
         """`self`, or a ValueError that says which entry is impossible."""
@@ -102,7 +103,7 @@ class Null(NamedTuple):
         shares = self.shares or (self.contamination,)
         falloffs = self.falloffs or len(shares) * (Wide().weights,)
         return tuple(
-            self._replace(contamination=share, levels=(0.0,), shares=(share,), falloffs=(falloff,))
+            self._replace(contamination=share, levels=(0.0,), shares=(share,), falloffs=(tuple(falloff),))
             for share, falloff in zip(shares, falloffs, strict=True)
         )
 

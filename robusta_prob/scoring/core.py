@@ -77,12 +77,14 @@ class Wide(NamedTuple):
 
     def draw(self, rng: np.random.Generator, n: int) -> Float[np.ndarray, " n"]:
         """Independent draws; those beyond `REACH` at `REACH`."""
-        reach = rng.choice((*REACHES, np.inf), n, p=self.weights)
+        weights = np.array(self.weights)
+        reach = rng.choice((*REACHES, np.inf), n, p=weights / weights.sum())
         return np.clip(rng.uniform(-1.0, 1.0, n) * reach, -REACH, REACH)
 
 
 def parts_between(edges: Float[np.ndarray, " edges"]) -> Float[np.ndarray, "parts bins"]:
     """P(z in a bin) under each part of `Wide`; the first and the last bin have what lies beyond them."""
+    edges = np.concatenate([[-np.inf], edges[1:-1], [np.inf]])
     flat = np.diff(np.clip(edges / np.array(REACHES)[:, None], -1.0, 1.0), axis=1) / 2.0
     beyond = np.zeros(len(edges) - 1)
     beyond[[0, -1]] = 0.5

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from robusta_prob.inference.blocks import rows_per_batch
-from robusta_prob.inference.problem import precision
+from robusta_prob.inference.digits import precision
 from robusta_prob.inference.results import Fit
 from robusta_prob.models.noise import log_kernel, log_normaliser
 from robusta_prob.scoring.calibration import (
@@ -175,7 +175,8 @@ def _with_shares(
     if groups < 2 or np.ptp(np.quantile(level, (0.05, 0.95))) < SPREAD:
         groups = 1
     members = np.array_split(np.argsort(level, kind="stable"), groups)
-    levels = [float(np.median(level[rows])) for rows in members]
-    distinct = [i for i in range(groups) if i == 0 or levels[i] > levels[i - 1]]
-    null = learn_shares(null, [z[members[i]][seen[members[i]]] for i in distinct])
-    return null._replace(levels=tuple(levels[i] for i in distinct))
+    levels = np.array([np.median(level[rows]) for rows in members])
+    distinct = np.unique(levels)
+    alike = [np.concatenate([members[i] for i in np.flatnonzero(levels == x)]) for x in distinct]
+    null = learn_shares(null, [z[rows][seen[rows]] for rows in alike])
+    return null._replace(levels=tuple(distinct.tolist()))

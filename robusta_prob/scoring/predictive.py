@@ -22,9 +22,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from robusta_prob.data import Dataset
 from robusta_prob.inference.blocks import rows_per_batch
+from robusta_prob.inference.digits import precision
 from robusta_prob.inference.isolate import within_reach
 from robusta_prob.inference.linalg import pairs
-from robusta_prob.inference.problem import precision
 from robusta_prob.inference.results import Fit, Projection
 from robusta_prob.models.noise import NoiseLaw, robust_weight
 
