@@ -176,7 +176,8 @@ def real(folder: Path, rank: int = 3) -> list[str]:
         scores = rp.surprise(rp.fit(spectra, k), spectra, empirical_null=applied)
         bulk, runs = scores.empirical, shares(scores.object.p_run)
         below = [f"{share:.4f}" for share in shares(scores.object.p_value).below]
-        own, of_runs = (f"{centre:.2f} +- {width:.2f}" for centre, width in (bulk[:2], bulk[2:4]))
+        own = f"{bulk.centre:.2f} +- {bulk.width:.2f}"
+        of_runs = f"{bulk.run_centre:.2f} +- {bulk.run_width:.2f}"
         lines.append(row([name, *below, own, f"{runs.below[0]:.4f}", of_runs, int(scores.flagged.sum())]))
         print(lines[-1], flush=True)
     return lines

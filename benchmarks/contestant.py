@@ -17,18 +17,21 @@ class Contestant:
 
     def __init__(self, name: str, python: Path | str, rank: int, scale: float, out: Path) -> None:
         self.name, self._out = name, out.with_suffix(".npz")
-        command = [str(python), str(HERE / "worker.py"), name, str(rank), str(scale), str(self._out)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._command = [str(python), str(HERE / "worker.py"), name, str(rank), str(scale), str(self._out)]
+        self._process: subprocess.Popen[str] | None = None
 
     def begin(self, data: Path) -> None:
         """Ask for one fit of flux and ivar in this npz file, which is read again only if its name changes."""
+        if self._process is None:  # not before its turn: cold times are from here
+            pipe = subprocess.PIPE
+            self._process = subprocess.Popen(self._command, stdin=pipe, stdout=pipe, text=True)
         assert self._process.stdin is not None
         self._process.stdin.write(f"{data}\n")
         self._process.stdin.flush()
 
     def finish(self) -> dict[str, float]:
         """Wait for it; seconds of the fit, and since the process started."""
-        assert self._process.stdout is not None
+        assert self._process is not None and self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"{self.name} ended with code {self._process.wait()}")
@@ -46,4 +49,5 @@ class Contestant:
 
     def close(self) -> None:
         """End the process."""
-        self._process.communicate()
+        if self._process is not None:
+            self._process.communicate()

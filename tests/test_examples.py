@@ -50,13 +50,16 @@ def test_a_numpyro_script_runs(script, sizes, bounds):
 @pytest.mark.parametrize(
     ("script", "options", "word"),
     [
-        ("run", ["--no-package"], "ours_published"),
+        ("run", ["--no-package"], "| ours, published loss, one start, to rest |"),
         ("contamination", ["--columns", "ours", "HMF"], "| clean | smooth |"),
         ("noise_law", [], "| Gaussian, M = 120, K = 3 |"),
         ("coverage", [], "| 2 | Gaussian | 0% | learned |"),
         ("calibration", ["--only", "bad-pixels"], "| 0 | held-out |"),
         ("detection", ["--only", "names"], "| correlated |"),
         ("streaming", [], "held-out log density per cell after 3 epochs"),
+        ("memory", [], "times the data"),
+        ("resume", [], "1 of 1 ended with the same bits"),
+        ("processes", [], "an epoch in"),
     ],
 )
 def test_a_benchmark_runs_without_the_other_package(script, options, word):
