@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 _ROWS_AT_ONCE = 4096  # `clean` works on this many rows, so it never doubles the memory
+_TYPICAL_ROWS = 256  # whose typical flux is that of all
 _SMALLEST_FLOAT32_UNIT = 2.0**-100  # whose inverse float32 holds, with room for fluxes of other sizes
 _LARGEST_EXPONENT = 511  # the squares of 2**511 and 2**-511 are normal float64
 
@@ -160,7 +161,7 @@ def check_unit(unit: float) -> float:
 
 def sampling(n: int) -> int:
     """Of `n` rows every so many tell the typical flux."""
-    return max(1, n // _ROWS_AT_ONCE)
+    return max(1, n // _TYPICAL_ROWS)
 
 
 def choose_unit(flux: np.ndarray, ivar: np.ndarray) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from robusta_prob.data import Dataset, dataset, warn_user
+from robusta_prob.data import Dataset, warn_user
 from robusta_prob.io.cells import Cells, OpenCells, check_bits
 from robusta_prob.io.files import atomic_path
 from robusta_prob.io.formats import READERS, VERSION, WRITERS, Contents, as_column, by_suffix
@@ -219,8 +219,8 @@ def _assemble(
         "grid_name": header.get("grid_name") or _label(contents, grid_key, "pixel"),
         "flux_name": header.get("flux_name") or _label(contents, flux_key, "flux"),
     }
-    if keep is None:
-        return dataset(*cells.rows(slice(None)), **labels)
+    if keep is None:  # block by block: the file's arrays and their copies would be several times the data
+        return stored(cells.rows, shape, **labels).load()
     return stored(OpenCells(cells, keep.pop_all()), shape, **labels)
 
 
