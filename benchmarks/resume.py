@@ -65,16 +65,15 @@ def main() -> None:
         began = time.perf_counter()
         alone = fit(path, rank, Path(folder) / "alone")
         whole = time.perf_counter() - began
-        same, moments = 0, []
+        same = 0
         for number in range(kills):
-            checkpoint, result, killed = Path(folder) / f"{number}", None, 0
-            moments.append(float(rng.uniform(0.1, 0.95)))
-            while result is None:
-                # the second time it is left to end
-                result = fit(path, rank, checkpoint, moments[-1] * whole if killed == 0 else None)
-                killed += result is None
-            same += killed == 1 and result == alone
-            print(f"killed {killed} times, first at {moments[-1]:.2f} of {whole:.1f} s: {result == alone}")
+            checkpoint, moment = Path(folder) / f"{number}", float(rng.uniform(0.1, 0.95)) * whole
+            while fit(path, rank, checkpoint, moment) is not None:  # it had ended before
+                checkpoint.unlink()
+                moment *= 0.5
+            result = fit(path, rank, checkpoint)
+            same += result == alone
+            print(f"killed after {moment:.1f} of {whole:.1f} s: {result == alone}")
     print(f"{same} of {kills} ended with the same bits as the fit that was left alone, {alone}")
     sys.exit(same < kills)
 
