@@ -95,6 +95,7 @@ def test_hopeless_numbers_end_the_closed_form_with_advice_at_the_last_finite_pas
 
 @pytest.mark.parametrize("engine", ["em", "svi"])
 def test_wild_numbers_are_a_status_and_never_nan(engine):
+    assert not rp.fit(_wild(4.0, 6.0), RANK, engine=engine, max_epochs=5).status.ok
     fit = rp.fit(_wild(4.0, 6.0), RANK, engine=engine, max_epochs=20)
     assert "these residuals follow no law of this kind" in fit.status.message
     covariances = (fit.coefficient_covariance, fit.basis_covariance)
