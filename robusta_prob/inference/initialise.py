@@ -17,6 +17,7 @@ from robusta_prob.inference.linalg import product
 Matrix = Float[np.ndarray, "objects pixels"]
 MAD_TO_SIGMA = 1.4826
 SUBSETS, BEST_SUBSETS = 300, 5  # of K + 1 rows: at 40 % of foreign ones a few are clean up to K = 10
+FLIPS, ABOVE_NOISE = 3, 1.05  # leading singular values of noise differ by 1 %
 NEAR, FAR = 1.5, 4.0  # wrapping: unchanged up to NEAR robust sigmas, ignored beyond FAR
 
 
@@ -72,6 +73,21 @@ def majority(start: Start, rank: int, seed: int) -> Start:
     _, vectors = np.linalg.eigh(_least_second_moment(A, np.random.default_rng(seed)))
     turn = vectors[:, ::-1][:, :rank].T.astype(start.basis.dtype)
     return Start(turn @ start.basis, start.coefficients @ turn.T)
+
+
+def has_structure(residual: Matrix, seed: int) -> bool:
+    """Whether objects have anything in common: their leading singular value against those with random signs.
+
+    Signs of its own leave a cell of noise, whatever its size, what it was, and take from everything else what
+    rows share (signflip parallel analysis: Hong, Sheng & Dobriban 2020, arXiv:2012.02985).
+    """
+    rng = np.random.default_rng(seed)
+
+    def leading(X: Matrix) -> float:
+        return float(np.linalg.norm(product(X, _principal(X, 1, seed, rounds=6).T)))
+
+    flipped = (np.where(rng.random(residual.shape) < 0.5, -residual, residual) for _ in range(FLIPS))
+    return leading(residual) > ABOVE_NOISE * max(leading(X) for X in flipped)
 
 
 def _least_second_moment(

@@ -14,21 +14,24 @@ from jaxtyping import Array, Float
 from robusta_prob.inference import em
 from robusta_prob.inference.anneal import FULL
 from robusta_prob.inference.blocks import Blocks
-from robusta_prob.inference.initialise import Start, majority, project_wrapped
+from robusta_prob.inference.initialise import Start, has_structure, majority, project_wrapped
 from robusta_prob.inference.isolate import tamed
 from robusta_prob.inference.iterate import ADVICE, Epoch
 from robusta_prob.inference.linalg import pack, product
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.quantities import Globals
+from robusta_prob.inference.restart import SUSPICIOUS
 from robusta_prob.inference.results import Fit, in_training
 from robusta_prob.inference.settle import settle
-from robusta_prob.models.noise import log_density
+from robusta_prob.inference.threads import in_order
+from robusta_prob.models.noise import effective_ivar, log_density, robust_weight
 
 SUBSAMPLE = 1000  # objects whose medians starts go by: with fewer, 45 % of bad ones may be a majority
 RUNNERS = 500  # of them that run on, about
 HELD_OUT = 0.1  # share of their cells that judges them
 EPOCHS = 5
 SPARE = 2  # components of the generous start
+CLIP = 2.0  # errors up to which residuals count where structure is looked for
 STILL = 0.1  # posterior deviations per pass above which a start has not come to a solution of its own
 LONGER = 12  # passes more for starts that seem to lead apart, accelerated
 DISTINCT = 0.3  # sine of the angle from which two starts count as two solutions
@@ -56,8 +59,8 @@ def compete(
 ) -> Begun:
     """Run every start for a few passes and keep the one that best predicts held-out cells.
 
-    With `generous`, the best of them also runs with components too many, which find room for what a minority
-    of the objects does; without those it is one more start.
+    With `generous`, where that one leaves more than noise it also runs with components too many, which find
+    room for what a minority of the objects does; without those it is one more start.
 
     The score is the median over objects of the mean held-out log density, so that neither outlying
     objects nor ultra-precise ones decide.
@@ -70,22 +73,23 @@ def compete(
     some = slice(None, None, max(len(Y) // RUNNERS, 1))
     sample = many._replace(data=many.data.take(some))
     W, hidden = np.asarray(sample.data.ivar), hidden[some]
-    shown = np.where(hidden, 0, W).astype(W.dtype)
+    shown, judges = (np.where(cells, W, 0).astype(W.dtype) for cells in (~hidden, hidden))
+    rank = problem.rank
+    most = max(min(rank + SPARE, len(shown) - 1, shown.shape[1]), rank)
 
-    def begin(start: Callable[..., Start], rank: int, number: int, name: str) -> Begun:
-        basis, A = start(Y, seen, rank, seed + number)
-        return _begin(sample._replace(rank=rank), Start(basis, A[some]), shown, name)
+    def run(item: tuple[int, Callable[..., Start]]) -> tuple[Start, Begun, np.ndarray, np.ndarray]:
+        number, start = item
+        basis, A = start(Y, seen, most, seed + number)
+        begun = _begin(sample, Start(basis[:rank], A[some, :rank]), shown, start.__name__)
+        return Start(basis, A[some]), *_run_on(sample, begun, shown, judges, EPOCHS)
 
-    field, scores = [], []
-    for number, start in enumerate(starts):
-        begun = begin(start, problem.rank, number, start.__name__)
-        begun, _, score = _run_on(sample, begun, shown, W * hidden, EPOCHS)
-        field.append(begun)
-        scores.append(score)
-    if generous:
-        rank, first = min(problem.rank + SPARE, len(shown) - 1, shown.shape[1]), starts[_best(scores)]
-        wide = begin(first, rank, 0, f"{first.__name__} with {rank - problem.rank} more")
-        begun, score = _generous(sample, wide, shown, W * hidden, seed)
+    wide, field, A, scores = map(list, zip(*in_order(run, enumerate(starts)), strict=True))
+    best = _best(scores)
+    # where all that is left is noise, components too many have nothing to find
+    if generous and _something_left(sample, field[best], A[best], seed):
+        name = f"{field[best].name} with {most - rank} more"
+        begun = _begin(sample._replace(rank=most), wide[best], shown, name)
+        begun, score = _generous(sample, begun, shown, judges, seed)
         field.append(begun)
         scores.append(score)
     typical = [_typical(score) for score in scores]
@@ -99,8 +103,21 @@ def compete(
     ]
     all_scores = MappingProxyType({x.name: score for x, score in zip(field, typical, strict=True)})
     return field[best]._replace(
-        scores=all_scores, doubt=_doubt(sample, field[best], rivals, shown, W * hidden)
+        scores=all_scores, doubt=_doubt(sample, field[best], rivals, shown, judges)
     )
+
+
+def _something_left(sample: Problem, begun: Begun, A: Float[np.ndarray, "objects rank"], seed: int) -> bool:
+    """Whether the residuals of objects that a start fits have anything in common."""
+    residual = np.asarray(sample.data.flux) - product(A, np.asarray(begun.shared.basis))
+    if not np.isfinite(residual).all():
+        return True
+    ivar = np.asarray(sample.data.ivar)
+    weight = np.where(ivar > 0, robust_weight(residual**2, ivar, begun.shared.loss), 0.0).sum(1)
+    weight /= np.maximum((ivar > 0).sum(1), 1)
+    fitted = weight >= SUSPICIOUS * np.median(weight)
+    z = residual[fitted] * np.sqrt(effective_ivar(ivar[fitted], begun.shared.loss))
+    return has_structure(np.clip(z, -CLIP, CLIP), seed)
 
 
 def _generous(
