@@ -42,7 +42,7 @@ def _pass(flux, ivar, A, V, G, law, population, *, marginal):
     pad = lambda x: jnp.asarray(np.concatenate([x, np.zeros((rows - n, *x.shape[1:]))]))  # noqa: E731
     first, second = np.triu_indices(A.shape[1])
     log_det = np.linalg.slogdet(V)[1] if marginal else np.zeros(n)
-    local = Local(pad(A), pad(V[:, first, second]), pad(log_det), jnp.ones(rows))
+    local = Local(pad(A), pad(V[:, first, second]), pad(log_det), *2 * (jnp.ones(rows),))
     settings = Settings(*map(jnp.asarray, (0.0, 0.0, 1.0, 1e30, 1.0)))
     law = NoiseLaw(*map(jnp.asarray, law))
     known = jnp.zeros((pair_count(len(G)), G.shape[1]))

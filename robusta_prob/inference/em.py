@@ -72,9 +72,17 @@ def init(shared: Globals, coefficients: Iterable[Float[np.ndarray, "rows rank"]]
     def local(host: Float[np.ndarray, "rows rank"]) -> Local:
         A, rows = jnp.asarray(host, shared.basis.dtype), len(host)
         V = jnp.zeros((rows, pair_count(rank)), A.dtype)
-        return Local(A, V, jnp.zeros(rows, A.dtype), jnp.ones(rows, A.dtype))
+        one = jnp.ones(rows, A.dtype)
+        return Local(A, V, jnp.zeros_like(one), one, one)
 
     return State(shared, tuple(local(A) for A in coefficients), np.eye(rank))
+
+
+def in_gauge(state: State) -> State:
+    """The same with all coefficients in the gauge of the basis."""
+    turn = state.turn.astype(state.shared.basis.dtype)
+    local = tuple(turned_by(x, turn) for x in state.local)
+    return state._replace(local=local, turn=np.eye(len(turn)))
 
 
 def step(
@@ -137,7 +145,7 @@ def _in_parts(
             local[i], objects_of[i] = now, told
     for part, some in enumerate(members):
         for i in some:
-            local[i] = turned_by(local[i], jnp.asarray(turns[part].astype(shared.basis.dtype)))
+            local[i] = turned_by(local[i], turns[part].astype(shared.basis.dtype))
     objects = tuple(objects_of[i] for i in range(len(local)))
     new = State(shared, tuple(local), np.eye(len(shared.basis)), None, parts)
     return new, Info(height, moves, parts.at(shared), objects)
@@ -184,7 +192,9 @@ def _pass(state: State, blocks: Blocks, settings: Settings, form: Form, times: i
 def _maximised(
     blocks: Blocks, shared: Globals, statistics: Statistics, memory: Memory, learn: Learn, *, steady: bool
 ) -> tuple[Turned, Memory, Moves]:
-    """`maximise`, on which all processes agree."""
+    """`maximise`, on which all processes agree; nothing where there is nothing to learn."""
+    if not any(learn):
+        return Turned(shared, np.eye(len(shared.basis))), memory, NOWHERE
     turned, memory, moves = maximise(shared, statistics, memory, learn, steady=steady)
     (new, turn), told = blocks.agreed((turned, moves))
     return Turned(on_device(new, shared), turn), memory, Moves(*map(float, told))

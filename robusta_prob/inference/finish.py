@@ -17,10 +17,11 @@ from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.isolate import tamed
 from robusta_prob.inference.iterate import ADVICE, Epoch, Run, Status, iterate
 from robusta_prob.inference.linalg import invert_on_host, pack, product, unpack
+from robusta_prob.inference.listening import RESIDUALS
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.quantities import Globals, Statistics
 from robusta_prob.inference.results import Fit, PopulationLaw, fingerprints
-from robusta_prob.inference.settle import NOTHING, covariances, settle
+from robusta_prob.inference.settle import covariances, settle
 from robusta_prob.inference.start import Begun
 from robusta_prob.models.gauge import fix_gauge, near_equal
 from robusta_prob.models.noise import Noise, NoiseLaw
@@ -61,15 +62,15 @@ def finish(
     if not _finite(run.state):
         raise FloatingPointError(f"the fit did not stay finite; {ADVICE}")
     data, rank, unit = problem.data, problem.rank, problem.data.unit
-    state, info = settle(problem, run.state, blocks)
+    state, info = settle(problem, run.state, blocks, listen=RESIDUALS)
     A = blocks.gather([local.coefficients for local in state.local]).astype(float)
     population = _moments(state, info.statistics)
-    information = _information(problem, state, blocks)
-    packed, last = covariances(problem, state, blocks, information)
-    gram = unpack(np.asarray(last.statistics.gram, float) * information, rank)
+    information = _information(problem, info.statistics)
+    spread = covariances(state, blocks, information)
+    gram = unpack(np.asarray(info.statistics.gram, float) * information, rank)
     if column_covariance is None:
         column_covariance = np.moveaxis(invert_on_host(gram, float(np.finfo(data.dtype).eps))[0], -1, 0)
-    trained = np.asarray(last.statistics.gram[0]) > 0
+    trained = np.asarray(info.statistics.gram[0]) > 0
     column_covariance[~trained] = 0.0
 
     noise, noise_status = state.shared.loss, run.status
@@ -85,7 +86,6 @@ def finish(
     back = np.linalg.inv(T)
     moderate = 2.0**-30 < unit < 2.0**30  # else float32 cannot hold these in the user's unit, or its square
     output = data.dtype if moderate else np.dtype(float)
-    spread = np.moveaxis(unpack(packed.T.astype(float), rank), -1, 0)
     if problem.prior.is_flat:  # without a prior, fewer cells than coefficients determine nothing
         spread[data.n_observed < rank] = np.nan
     objects = data.shape[0] - data.census.empty_objects
@@ -120,17 +120,15 @@ def finish(
     )
 
 
-def _information(problem: Problem, state: em.State, blocks: Blocks) -> float:
-    """`m_step.information` of the residuals, which are those after so many parameters were fitted."""
-    # from the residuals alone: under a threshold the naive Cov(a) is many times too large
-    points = tuple(x._replace(covariance=jnp.zeros_like(x.covariance)) for x in state.local)
-    shared = state.shared._replace(basis_covariance=jnp.zeros_like(state.shared.basis_covariance))
-    resting = state._replace(shared=shared, local=points, past=None)
-    _, info, _ = problem.step(resting, blocks, TARGET, 0, "information", NOTHING, listen=True)
+def _information(problem: Problem, statistics: Statistics) -> float:
+    """`m_step.information` of residuals: under a threshold the naive Cov(a) is many times too large.
+
+    They are those after so many parameters were fitted.
+    """
     n, m = problem.data.shape
     census, rank = problem.data.census, problem.rank
     fitted = rank * (m - census.empty_pixels + n - census.empty_objects - rank)
-    return m_step.information(info.statistics, min(fitted / census.observed, MOST_FITTED))
+    return m_step.information(statistics, min(fitted / census.observed, MOST_FITTED))
 
 
 def _moments(state: em.State, statistics: Statistics) -> PopulationLaw:

@@ -28,7 +28,7 @@ from robusta_prob.inference.sweep import BLOCK
 from robusta_prob.models.noise import NoiseLaw
 from robusta_prob.models.priors import Prior
 
-FORMAT, VERSION = "robusta_prob.checkpoint", 2
+FORMAT, VERSION = "robusta_prob.checkpoint", 3
 SAMPLE = 256  # objects whose every number tells the data from other data
 COST = 20.0  # times as long as a save took, nothing is saved again
 KINDS: dict[str, type] = {

@@ -121,6 +121,25 @@ def solve(
     return jnp.where(spoilt, weight * rhs / full.shape[0], x), inverse, log_det
 
 
+def informed(
+    covariance: Float[Array, "systems pairs"],
+    prior: Float[Array, "rank rank"],
+    information: Float[Array, ""] | float,
+) -> Float[Array, "rank rank systems"]:
+    """Packed inverses of Gram + prior as those of `information` times the Gram + prior."""
+    both, _ = invert(unpack(covariance.T, len(prior)))
+    return invert(information * both + (1.0 - information) * prior[:, :, None])[0]
+
+
+def informed_on_host(
+    covariance: Float[np.ndarray, "systems pairs"], prior: Float[np.ndarray, "rank rank"], information: float
+) -> Float[np.ndarray, "rank rank systems"]:
+    """`informed`, in float64."""
+    eps, prior = float(np.finfo(float).eps), np.asarray(prior, float)[:, :, None]
+    both, _ = invert_on_host(unpack(np.asarray(covariance, float).T, len(prior)), eps)
+    return invert_on_host(information * both + (1.0 - information) * prior, eps)[0]
+
+
 def invert_on_host(
     full: Float[np.ndarray, "rank rank systems"], eps: float
 ) -> tuple[Float[np.ndarray, "rank rank systems"], Float[np.ndarray, " systems"]]:

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float
 from numpyro.distributions import biject_to, constraints
 
 from robusta_prob.inference.anneal import FULL, Robustness
-from robusta_prob.inference.linalg import invert, pair_count, unpack
+from robusta_prob.inference.linalg import informed, invert, pair_count
 from robusta_prob.inference.problem import NO_CUT
 from robusta_prob.inference.quantities import Form, Globals, Local, Population, Settings
 from robusta_prob.inference.sweep import sweep_block
@@ -116,14 +116,10 @@ def closed_form(
     known = jnp.zeros((pair_count(rank), basis.shape[1]), dtype)
     shared = Globals(basis, law, population, known)
 
-    # the E-step's precision takes its weights for known; the Fisher information does not
-    fisher = (1.0 + law.inverse_df) / (1.0 + 3.0 * law.inverse_df)
-
     def once(turn: Array, now: Local) -> Local:
-        """Annealed passes, passes of the target, and a last one for V."""
+        """Annealed passes, then passes of the target."""
         here = (jnp.where(turn < ANNEALED_PASSES, *x) for x in zip(FULL, robustness, strict=True))
-        information = jnp.where(turn == ANNEALED_PASSES + PASSES, fisher, 1.0)
-        settings = Settings(*(jnp.asarray(x, dtype) for x in (*here, 0.0, NO_CUT, information)))
+        settings = Settings(*(jnp.asarray(x, dtype) for x in (*here, 0.0, NO_CUT)))
         new, _, _ = sweep_block(Y, W, now, shared, settings, Form(marginal=True), listen=False)
         return new
 
@@ -132,10 +128,13 @@ def closed_form(
         jnp.broadcast_to(population.mean, (objects, rank)).astype(dtype),
         jnp.zeros((objects, pair_count(rank)), dtype),
         jnp.zeros(objects, dtype),
-        jnp.ones(objects, dtype),
+        *2 * (jnp.ones(objects, dtype),),
     )
-    last = lax.fori_loop(0, ANNEALED_PASSES + PASSES + 1, once, first)
-    return last.coefficients, _root(jnp.moveaxis(unpack(last.covariance.T, rank), -1, 0))
+    last = lax.fori_loop(0, ANNEALED_PASSES + PASSES, once, first)
+    # the E-step's precision takes its weights for known; the Fisher information does not
+    fisher = (1.0 + law.inverse_df) / (1.0 + 3.0 * law.inverse_df)
+    covariance = informed(last.covariance, population.precision, fisher)
+    return last.coefficients, _root(jnp.moveaxis(covariance, -1, 0))
 
 
 def laplace(

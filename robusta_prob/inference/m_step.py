@@ -72,14 +72,12 @@ def no_memory(shared: Globals, pace: Pace = FIRST_PACE) -> Memory:
 def maximise(
     shared: Globals, statistics: Statistics, memory: Memory, learn: Learn, *, steady: bool
 ) -> tuple[Turned, Memory, Moves]:
-    """The next shared values, and how far they went.
+    """The next shared values, in float64, and how far they went.
 
     `statistics` are sums over all objects, on the host. Moves are compared with one another only where passes
     are `steady`, not while a schedule changes them. Sums that are not finite give a basis that is not.
     """
     rank, pixels = shared.basis.shape
-    if not any(learn):
-        return Turned(shared, np.eye(rank)), memory, NOWHERE
     astray = Turned(shared._replace(basis=math.nan * shared.basis), np.eye(rank)), memory, ASTRAY
     if not all(np.isfinite(x).all() for x in jax.tree.leaves((shared, statistics))):
         return astray
@@ -98,7 +96,6 @@ def maximise(
             )
         except np.linalg.LinAlgError:  # a basis that lost a direction
             return astray
-    new = new._replace(shared=on_device(new.shared, shared))
     return new, Memory(leaps, pace if steady else FIRST_PACE), moves._replace(noise=noise_move)
 
 

@@ -15,6 +15,7 @@ from robusta_prob.inference.anneal import Robustness
 from robusta_prob.inference.blocks import Blocks, rows_per_batch
 from robusta_prob.inference.iterate import Epoch
 from robusta_prob.inference.linalg import pair_count
+from robusta_prob.inference.listening import NOISE, SILENT
 from robusta_prob.inference.m_step import Learn, flat_population, population_of
 from robusta_prob.inference.quantities import Form, Globals, Population, Settings
 from robusta_prob.models.noise import Noise, NoiseLaw
@@ -93,13 +94,11 @@ class Problem(NamedTuple):
         self,
         robustness: Robustness,
         learn: Learn,
-        information: float = 1.0,
-        *,
-        listen: bool = False,
+        listen: float = SILENT,
     ) -> Settings:
         """Of a pass, as arrays of the data's dtype (so that no value compiles anything)."""
         cut = NO_CUT if self.prior.is_flat else chi2_quantile(self.rank)
-        values = (*robustness, listen or any(learn), cut, information)
+        values = (*robustness, NOISE if any(learn) else listen, cut)
         return Settings(*(np.asarray(x, self.dtype) for x in values))
 
     def law(self, law: NoiseLaw) -> NoiseLaw:
@@ -132,9 +131,8 @@ class Problem(NamedTuple):
         epoch: int,
         stage: str,
         learn: Learn | None = None,
-        information: float = 1.0,
         *,
-        listen: bool = False,
+        listen: float = SILENT,
         steady: bool = True,
         updates: int = 1,
         times: int = 1,
@@ -144,7 +142,7 @@ class Problem(NamedTuple):
         new, info = em.step(
             state,
             blocks,
-            self.settings(robustness, learn, information, listen=listen),
+            self.settings(robustness, learn, listen),
             learn,
             form=self.form,
             steady=steady,

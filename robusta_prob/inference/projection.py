@@ -15,7 +15,6 @@ from robusta_prob.inference.belonging import check_rank, check_same_objects, che
 from robusta_prob.inference.blocks import BATCH_ROWS, Blocks, rows_per_batch
 from robusta_prob.inference.checks import check_batch_rows, check_types
 from robusta_prob.inference.digits import precision
-from robusta_prob.inference.linalg import unpack
 from robusta_prob.inference.problem import Problem, stride_of
 from robusta_prob.inference.progress import Rows
 from robusta_prob.inference.quantities import Globals
@@ -94,8 +93,7 @@ def projected(
         state = em.init(shared, [np.tile(start, (one.size, 1))])
         state, _ = settle(problem, state, one, FULL, ANNEALED_PASSES)
         state, _ = settle(problem, state, one)
-        packed, _ = covariances(problem, state, one, fit.information)
-        spread = np.moveaxis(unpack(packed.T, fit.rank), -1, 0)
+        spread = covariances(state, one, fit.information)
         (block,) = one
         marks = fingerprints_of(block.flux, block.rows)
         return one.gather([state.local[0].coefficients]), spread, marks

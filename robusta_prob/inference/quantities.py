@@ -37,6 +37,7 @@ class Local(NamedTuple):
     covariance: Float[Array, "objects pairs"]  # posterior covariance V_i, packed
     log_det: Float[Array, " objects"]  # of V_i
     scale2: Float[Array, " objects"]  # robust squared scale of the object's z, see `object_scale2`
+    weight: Float[Array, " objects"]  # mean robust weight over its observed pixels; 0 where there are none
 
 
 class Form(NamedTuple):
@@ -53,12 +54,10 @@ class Settings(NamedTuple):
     # see `anneal.Robustness`
     object_scale: Float[Numbers, ""] | float
     tail: Float[Numbers, ""] | float
-    # whether cells say something about their law
+    # whether cells say something about their law, see `listening`
     listen: Float[Numbers, ""] | float
     # squared Mahalanobis distance up to which an object votes fully on the population
     object_cut: Float[Numbers, ""] | float
-    # factor on the Grams: 1, or the sandwich's where covariances are wanted
-    information: Float[Numbers, ""] | float
 
 
 class Statistics(NamedTuple):
@@ -79,4 +78,3 @@ class PerObject(NamedTuple):
 
     bound: Float[Array, " objects"]  # the object's share of F, before the update [nats]
     gain: Float[Array, " objects"]  # by which its new coefficients raise it at least [nats]
-    weight: Float[Array, " objects"]  # mean robust weight over its observed pixels; 0 where there are none

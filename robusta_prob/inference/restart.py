@@ -15,40 +15,51 @@ from robusta_prob.inference.anneal import FULL, TARGET
 from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.quantities import Local
-from robusta_prob.inference.settle import NOTHING, settle
+from robusta_prob.inference.settle import NOTHING, PASSES, STRAGGLERS, settle
 
 SUSPICIOUS = 0.8  # objects whose mean robust weight is below this share of the median
 ANNEALED_PASSES = 12
+PRESENT_PASSES = 3  # of solutions that have come to rest with the basis, but for its last move
 GAIN = 3.0  # nats by which the new solution must be better
 
+Rows = Int[np.ndarray, " rows"]
 
-def restart(problem: Problem, state: em.State, blocks: Blocks) -> tuple[em.State, int]:
-    """The state with the better of two solutions for every suspicious object, and how many moved.
 
-    The second solution begins at the population's mean with full robustness; no object's bound falls.
+def restart(
+    problem: Problem, state: em.State, blocks: Blocks, known: Rows
+) -> tuple[em.State, tuple[int, Rows]]:
+    """The state with the better of two solutions for every suspicious object; how many moved, and which not.
+
+    The second solution begins at the population's mean with full robustness; no object's bound falls. Objects
+    that are `known` to stay are not asked again.
     """
-    state, info, _ = problem.step(state, blocks, TARGET, 0, "restart", NOTHING)  # in the gauge of the basis
-    rows = _suspicious(problem, info, blocks)
+    state = em.in_gauge(state)
+    present = _gathered(state, blocks)
+    rows = np.setdiff1d(_suspicious(problem, present["weight"]), known)
     if not len(rows):
-        return state, 0
+        return state, (0, known)
     part = problem._replace(data=problem.data.take(rows).load())
     few = Blocks.of(part.data, part.data.unit, part.rows)
-    present = _gathered(state, blocks)
     old = em.init(state.shared, few.deal(present["coefficients"][rows], problem.dtype))
     mean = np.asarray(state.shared.population.mean)
     middle = np.median(present["coefficients"], axis=0) if problem.prior.is_flat else mean
     new = em.init(state.shared, few.deal(np.tile(middle, (len(rows), 1)), problem.dtype))
     new, _ = settle(part, new, few, FULL, ANNEALED_PASSES)
-    (old, old_bound), (new, new_bound) = (_settled(part, x, few) for x in (old, new))
+    _, old_bound = _settled(part, old, few, PRESENT_PASSES)
+    new, new_bound = _settled(part, new, few, PASSES)
     better = new_bound > old_bound + GAIN
+    stayed = np.union1d(known, rows[~better])
     if not better.any():
-        return state, 0
+        return state, (0, stayed)
     found = _gathered(new, few)
     for name, values in present.items():
         values[rows[better]] = found[name][better]
     columns = zip(*(blocks.deal(present[name], problem.dtype) for name in Local._fields), strict=True)
     local = tuple(Local(*map(jnp.asarray, x)) for x in columns)
-    return state._replace(local=local, past=None), int(better.sum())
+    moved = int(better.sum())
+    if moved > STRAGGLERS * len(present["weight"]):  # the basis may follow, and others then follow it
+        stayed = stayed[:0]
+    return state._replace(local=local, past=None), (moved, stayed)
 
 
 def _gathered(state: em.State, blocks: Blocks) -> dict[str, np.ndarray]:
@@ -56,16 +67,15 @@ def _gathered(state: em.State, blocks: Blocks) -> dict[str, np.ndarray]:
     return {name: blocks.gather([getattr(local, name) for local in state.local]) for name in Local._fields}
 
 
-def _suspicious(problem: Problem, info: em.Info, blocks: Blocks) -> Int[np.ndarray, " rows"]:
-    weight = blocks.gather([objects.weight for objects in info.objects])
+def _suspicious(problem: Problem, weight: Float[np.ndarray, " objects"]) -> Rows:
     seen = problem.data.n_observed > 0
     return np.flatnonzero(seen & (weight < SUSPICIOUS * np.median(weight[seen])))
 
 
 def _settled(
-    problem: Problem, state: em.State, blocks: Blocks
+    problem: Problem, state: em.State, blocks: Blocks, passes: int
 ) -> tuple[em.State, Float[np.ndarray, " rows"]]:
     """The state at rest, and every object's share of F there."""
-    state, _ = settle(problem, state, blocks)
+    state, _ = settle(problem, state, blocks, passes=passes)
     state, info, _ = problem.step(state, blocks, TARGET, 0, "restart", NOTHING)
     return state, blocks.gather([objects.bound for objects in info.objects]).astype(float)

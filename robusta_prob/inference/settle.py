@@ -8,6 +8,8 @@ from jaxtyping import Float
 from robusta_prob.inference import em
 from robusta_prob.inference.anneal import TARGET, Robustness
 from robusta_prob.inference.blocks import Blocks
+from robusta_prob.inference.linalg import informed_on_host
+from robusta_prob.inference.listening import SILENT
 from robusta_prob.inference.m_step import Learn
 from robusta_prob.inference.problem import Problem
 
@@ -23,16 +25,20 @@ def settle(
     blocks: Blocks,
     robustness: Robustness = TARGET,
     passes: int = PASSES,
+    listen: float = SILENT,
 ) -> tuple[em.State, em.Info]:
     """Iterate the coefficients of every object to rest; the shared values stay as they are.
 
     Most are there after a pass or two; those of outliers may take all that there are, and are asked less and
     less often.
     """
+    state = em.in_gauge(state)  # or all of them would seem to move in the first pass
     done, times = 0, 1
     while done < passes:
         times = min(times, passes - done)
-        new, info, _ = problem.step(state, blocks, robustness, done, "settle", NOTHING, times=times)
+        new, info, _ = problem.step(
+            state, blocks, robustness, done, "settle", NOTHING, listen=listen, times=times
+        )
         moving = _moving(state, new, blocks)
         state, done, times = new, done + times, 2 * times
         if moving <= STRAGGLERS:
@@ -41,11 +47,11 @@ def settle(
 
 
 def covariances(
-    problem: Problem, state: em.State, blocks: Blocks, information: float
-) -> tuple[Float[np.ndarray, "objects pairs"], em.Info]:
-    """Posterior covariance of every object's coefficients, packed, with the sandwich's information factor."""
-    new, info, _ = problem.step(state, blocks, TARGET, 0, "covariances", NOTHING, information)
-    return blocks.gather([local.covariance for local in new.local]), info
+    state: em.State, blocks: Blocks, information: float
+) -> Float[np.ndarray, "objects rank rank"]:
+    """Posterior covariance of every object's coefficients at rest, with the sandwich's information factor."""
+    naive = blocks.gather([local.covariance for local in state.local])
+    return np.moveaxis(informed_on_host(naive, state.shared.population.precision, information), -1, 0)
 
 
 def _moving(old: em.State, new: em.State, blocks: Blocks) -> float:

@@ -119,6 +119,7 @@ def _iterate(
     history: list[Epoch] = []
     notes: list[str] = []
     before: Run | None = None
+    stayed = np.empty(0, int)  # objects that were begun again and stayed where they were
 
     lines: list[Epoch] = []
     late = 0  # epochs by which the schedule has waited
@@ -173,7 +174,7 @@ def _iterate(
             break
         kept, _ = journal.state("before", lambda state: (state, None), run.state, slot="before")
         before = run = run._replace(state=kept)
-        state, moved = journal.state("restart", restart, problem, run.state, blocks)
+        state, (moved, stayed) = journal.state("restart", restart, problem, run.state, blocks, stayed)
         if not moved or spent + len(history) >= request.max_epochs:
             break
         restarted += moved

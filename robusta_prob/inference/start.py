@@ -102,9 +102,7 @@ def compete(
         if _angle(field[best], begun) > DISTINCT and not _clearly_better(scores[best], score)
     ]
     all_scores = MappingProxyType({x.name: score for x, score in zip(field, typical, strict=True)})
-    return field[best]._replace(
-        scores=all_scores, doubt=_doubt(sample, field[best], rivals, shown, judges)
-    )
+    return field[best]._replace(scores=all_scores, doubt=_doubt(sample, field[best], rivals, shown, judges))
 
 
 def _something_left(sample: Problem, begun: Begun, A: Float[np.ndarray, "objects rank"], seed: int) -> bool:

@@ -26,7 +26,15 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from robusta_prob.inference.linalg import congruence, pack, pair_count, pairs, solve, unpack
-from robusta_prob.inference.listening import Heard, heard, heard_product, nothing_told, sums_of
+from robusta_prob.inference.listening import (
+    RESIDUALS,
+    SILENT,
+    Heard,
+    heard,
+    heard_product,
+    nothing_told,
+    sums_of,
+)
 from robusta_prob.inference.noise_step import NoiseSums
 from robusta_prob.inference.quantities import (
     Form,
@@ -82,7 +90,7 @@ def sweep_block(
 
     Where it is to `listen`, so are sums over cells, one of `Form.stride`, of what they say about their law.
     """
-    A, V, log_det, scale2 = local
+    A, V, log_det, scale2, _ = local
     G, law, population, basis_covariance = shared
     rank = len(G)
     first, second = pairs(rank)
@@ -104,10 +112,16 @@ def sweep_block(
     spread = known * jnp.maximum((V * twice) @ GG, 0.0) if form.marginal else jnp.zeros_like(R)
 
     def told() -> tuple[NoiseSums, Array]:
-        outer = A[:, first] * A[:, second] * twice
-        of_basis = known * jnp.maximum(heard_product(outer, basis_covariance, form.stride), 0.0)
-        cells = Heard(*(heard(x, form.stride) for x in (R, P, W, seen, spread)))
-        return sums_of(cells, of_basis, law)
+        outer, expected = A[:, first] * A[:, second] * twice, known * (settings.listen < RESIDUALS)
+        of_basis = expected * jnp.maximum(heard_product(outer, basis_covariance, form.stride), 0.0)
+        if form.stride == 1:
+            return sums_of(Heard(R, P, W, seen, expected * spread), of_basis, law)
+        # anew for these: to keep all of them for a few costs more
+        r, w = heard(Y, form.stride) - heard_product(A, G, form.stride), heard(W, form.stride)
+        p, v = effective_ivar(w, law), jnp.zeros_like(r)
+        if form.marginal:
+            v = expected * jnp.maximum(heard_product(V * twice, GG, form.stride), 0.0)
+        return sums_of(Heard(r, p, w, p > 0, v), of_basis, law)
 
     # of the target model, whatever the annealing
     noise, influence = lax.cond(listen, told, lambda: nothing_told(Y.shape[1], form.stride, Y.dtype))
@@ -117,7 +131,7 @@ def sweep_block(
     at = law_at(X, jnp.where(seen, P, 1.0), law)
     w = P * at.pull  # the E-step's precision: without contamination (nu+1)/(nu+z^2) / (s^2 (sigma^2+f^2))
 
-    H = settings.information * unpack((w @ GG.T).T, rank) + population.precision[:, :, None]
+    H = unpack((w @ GG.T).T, rank) + population.precision[:, :, None]
     offset = A - population.mean
     h = (w * R) @ G.T - offset @ population.precision
     bound = _log_likelihood(at, P, seen) + _log_prior(offset, population)
@@ -147,7 +161,7 @@ def sweep_block(
         ),
     )
     gain = 0.5 * (h * step.T).sum(1)  # of the quadratic that touches F from below
-    return Local(A_new, V_new, -log_det_H, scale2), statistics, PerObject(bound, gain, quality)
+    return Local(A_new, V_new, -log_det_H, scale2, quality), statistics, PerObject(bound, gain)
 
 
 def _residual(Y: Array, A: Array, G: Array) -> Array:
@@ -234,7 +248,7 @@ def sweep(
         y, w = cut(Y), cut(W)
 
         def once(time: Array, now: tuple[Local, Statistics, PerObject]) -> Swept:
-            listen = (settings.listen > 0) & (time == how.times - 1)
+            listen = (settings.listen > SILENT) & (time == how.times - 1)
             return sweep_block(y, w, now[0], shared, settings, form, listen)
 
         nothing = nothing_seen(len(shared.basis), pixels, BLOCK, Y.dtype, form)
