@@ -12,6 +12,7 @@ import pytest
 
 import robusta_prob as rp
 from robusta_prob.inference.blocks import Blocks
+from robusta_prob.inference.contest import compete
 from robusta_prob.inference.digits import precision
 from robusta_prob.inference.initialise import Start, wrapped
 from robusta_prob.inference.listening import Heard, sums_of
@@ -19,7 +20,7 @@ from robusta_prob.inference.noise_step import FIRST_PACE, Arrow, Bounds, Free, _
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.restart import restart
 from robusta_prob.inference.settle import settle
-from robusta_prob.inference.start import compete, warm
+from robusta_prob.inference.start import warm
 from robusta_prob.inference.sweep import sweep
 from robusta_prob.models.noise import NoiseLaw, effective_ivar, log_density
 from robusta_prob.models.priors import (
@@ -267,11 +268,11 @@ def test_an_object_in_a_wrong_solution_is_begun_again():
             state, _ = settle(problem, state, blocks)
         stuck = blocks.gather([local.coefficients for local in state.local])
         np.testing.assert_allclose(stuck[[5, 70]], there[[5, 70]], atol=0.2)
-        state, moved = restart(problem, state, blocks)
+        state, (moved, stayed) = restart(problem, state, blocks)
         found = blocks.gather([local.coefficients for local in state.local])
         assert moved == 2
         np.testing.assert_allclose(found, here, atol=0.2)
-        assert restart(problem, state, blocks)[1] == 0
+        assert restart(problem, state, blocks, stayed)[1][0] == 0
 
 
 def test_starts_that_lead_apart_are_told_from_those_that_agree():
@@ -313,8 +314,9 @@ def test_a_restart_that_runs_off_does_not_lose_the_fit(monkeypatch):
     data = low_rank(200, 40, 2, seed=0).data
     good = rp.fit(data, 2)
 
-    def broken(problem, state, blocks):
-        return state._replace(shared=state.shared._replace(basis=math.nan * state.shared.basis), past=None), 7
+    def broken(problem, state, blocks, known):
+        nowhere = state.shared._replace(basis=math.nan * state.shared.basis)
+        return state._replace(shared=nowhere, past=None), (7, known)
 
     monkeypatch.setattr("robusta_prob.inference.solving.restart", broken)
     fit = rp.fit(data, 2)

@@ -28,7 +28,6 @@ from jax import lax
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 from scipy.special import ndtri
-from scipy.stats import qmc
 
 from robusta_prob.inference.linalg import LIFT, pairs, solve, unpack
 from robusta_prob.models.noise import Law, NoiseLaw, effective_ivar, law_at
@@ -43,6 +42,8 @@ def nodes(rank: int) -> Float[np.ndarray, "nodes rank"]:
 
     Scrambled Sobol points and their mirror images, made orthogonal.
     """
+    from scipy.stats import qmc  # takes as long to import as half of everything else
+
     half = max(FEWEST_NODES, NODES_PER_RANK * rank) // 2
     points = qmc.Sobol(rank, seed=0).random_base2(int(np.ceil(np.log2(half))))
     u = ndtri(points)

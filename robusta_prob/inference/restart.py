@@ -23,10 +23,11 @@ PRESENT_PASSES = 3  # of solutions that have come to rest with the basis, but fo
 GAIN = 3.0  # nats by which the new solution must be better
 
 Rows = Int[np.ndarray, " rows"]
+NOBODY = np.empty(0, int)
 
 
 def restart(
-    problem: Problem, state: em.State, blocks: Blocks, known: Rows
+    problem: Problem, state: em.State, blocks: Blocks, known: Rows = NOBODY
 ) -> tuple[em.State, tuple[int, Rows]]:
     """The state with the better of two solutions for every suspicious object; how many moved, and which not.
 
@@ -58,7 +59,7 @@ def restart(
     local = tuple(Local(*map(jnp.asarray, x)) for x in columns)
     moved = int(better.sum())
     if moved > STRAGGLERS * len(present["weight"]):  # the basis may follow, and others then follow it
-        stayed = stayed[:0]
+        stayed = NOBODY
     return state._replace(local=local, past=None), (moved, stayed)
 
 

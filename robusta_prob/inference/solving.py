@@ -12,14 +12,15 @@ from jaxtyping import Float
 
 from robusta_prob.inference import anneal, em, variational
 from robusta_prob.inference.blocks import Blocks
+from robusta_prob.inference.contest import compete
 from robusta_prob.inference.initialise import STARTS
 from robusta_prob.inference.iterate import NON_FINITE, Epoch, Run, Status, iterate
 from robusta_prob.inference.journal import Journal
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.request import Request
-from robusta_prob.inference.restart import restart
+from robusta_prob.inference.restart import NOBODY, restart
 from robusta_prob.inference.settle import settle
-from robusta_prob.inference.start import Begun, compete, warm
+from robusta_prob.inference.start import Begun, warm
 
 RESTARTS = 3  # rounds of them at most
 HALF, MANY = (
@@ -119,7 +120,7 @@ def _iterate(
     history: list[Epoch] = []
     notes: list[str] = []
     before: Run | None = None
-    stayed = np.empty(0, int)  # objects that were begun again and stayed where they were
+    stayed = NOBODY  # objects that were begun again and stayed where they were
 
     lines: list[Epoch] = []
     late = 0  # epochs by which the schedule has waited
