@@ -12,15 +12,16 @@ from robusta_prob.inference.sweep import sweep
 from robusta_prob.simulate import low_rank
 
 
+@pytest.mark.parametrize("stride", problem.STRIDES.values())
 @pytest.mark.parametrize("pixels", [3, 8, 12, 15, 41])
-def test_every_object_is_heard_and_every_pixel_as_often(pixels):
+def test_every_object_is_heard_and_every_pixel_as_often(pixels, stride):
     cells = np.arange(1, 128 * pixels + 1).reshape(128, pixels)
-    asked = np.asarray(heard(cells, 8))
+    asked = np.asarray(heard(cells, stride))
     some = np.sort(asked[asked > 0]) - 1
     assert len(np.unique(some)) == len(some)
     rows, columns = np.divmod(some, pixels)
-    assert (np.bincount(columns, minlength=pixels) == 16).all()
-    assert (np.bincount(rows, minlength=128) >= pixels // 8).all()
+    assert (np.bincount(columns, minlength=pixels) == 128 // stride).all()
+    assert (np.bincount(rows, minlength=128) >= pixels // stride).all()
     for pixel in range(pixels):  # sums over objects are sums of that pixel's
         assert set((asked[:, pixel] - 1) % pixels) == {pixel}
     np.testing.assert_array_equal(heard(cells, 1), cells)
@@ -42,7 +43,7 @@ def test_a_noise_law_heard_in_part_is_that_of_all_pixels(pixels, monkeypatch):
     flux[:20] += 5.0 * rng.standard_normal((20, pixels))
     data = rp.dataset(flux, survey.truth.sigma**-2.0)
     whole = rp.fit(data, 2, starts=1).noise
-    monkeypatch.setattr(problem, "MANY", 1)
+    monkeypatch.setattr(problem, "STRIDES", {1: 8})
     part = rp.fit(data, 2, starts=1).noise
     assert part.scale == pytest.approx(whole.scale, rel=0.03) and part.scale > 1.2
     assert part.contamination == pytest.approx(whole.contamination, abs=0.004)

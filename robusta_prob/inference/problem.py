@@ -25,10 +25,10 @@ HALF_NORMAL_MEDIAN2 = 0.4549  # median of z^2 for a standard normal z
 FIRST_INVERSE_DF = 0.1  # where learning of 1/nu begins
 FIRST_CONTAMINATION = 0.05
 FIRST_WIDTH = 30.0  # in units of the typical residual
-MANY = (
-    2**22
-)  # cells of which one in STRIDE suffices for a noise law of five parameters: its scale is known to 0.1 %
-STRIDE = 8
+# 2^19 cells suffice for a noise law of five parameters, its scale is then known to 0.1 %: from so many on, one
+# of so many is heard
+STRIDES = {2**24: 32, 2**22: 8}
+SPREAD_CELLS = 2**19  # cells that tell how much the errors vary, about
 FIRST_LAW_CELLS = 10_000  # cells that a first guess of scale and floor looks at
 NO_CUT = 1e30  # an object cut that never bites, within float32
 
@@ -187,7 +187,7 @@ class Problem(NamedTuple):
 
 def stride_of(data: Dataset) -> int:
     """How many cells go to each that says something about the noise law, where it is one for all pixels."""
-    return STRIDE if data.census.observed >= MANY else 1
+    return next((stride for many, stride in STRIDES.items() if data.census.observed >= many), 1)
 
 
 def scale_and_floor_separate(data: Dataset, per_pixel: bool = False) -> bool:
@@ -196,7 +196,7 @@ def scale_and_floor_separate(data: Dataset, per_pixel: bool = False) -> bool:
     At a log-spread tau of sigma^2 over n cells that bound is about sqrt(2/n) / tau; with a floor per pixel,
     of the cells and within the pixels.
     """
-    step = max(1, data.shape[0] // 2000)
+    step = max(1, data.shape[0] // min(max(SPREAD_CELLS // data.shape[1], 256), 2000))
     ivar = np.asarray(data.ivar[::step])
     seen = ivar > 0
     size = np.log(np.where(seen, ivar, 1.0), dtype=float)
