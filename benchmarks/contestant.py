@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -15,8 +16,13 @@ PACKAGE_PYTHON = HERE.parent / ".venv-robusta-hmf" / "bin" / "python"
 class Contestant:
     """One method in a process of its own, see `worker.py`."""
 
-    def __init__(self, name: str, python: Path | str, rank: int, scale: float, out: Path) -> None:
+    def __init__(
+        self, name: str, python: Path | str, rank: int, scale: float, out: Path, cache: Path | None = None
+    ) -> None:
+        """`cache` is a folder in which compiled programs are kept from process to process."""
         self.name, self._out = name, out.with_suffix(".npz")
+        kept = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        self._environment = os.environ | (kept if cache else {})
         self._command = [str(python), str(HERE / "worker.py"), name, str(rank), str(scale), str(self._out)]
         self._process: subprocess.Popen[str] | None = None
 
@@ -24,7 +30,9 @@ class Contestant:
         """Ask for one fit of flux and ivar in this npz file, which is read again only if its name changes."""
         if self._process is None:  # not before its turn: cold times are from here
             pipe = subprocess.PIPE
-            self._process = subprocess.Popen(self._command, stdin=pipe, stdout=pipe, text=True)
+            self._process = subprocess.Popen(
+                self._command, stdin=pipe, stdout=pipe, text=True, env=self._environment
+            )
         assert self._process.stdin is not None
         self._process.stdin.write(f"{data}\n")
         self._process.stdin.flush()

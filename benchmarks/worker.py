@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-PASSES = 3
 ADAM_STEPS = 100
 
 Fitted = tuple[np.ndarray, np.ndarray]  # coefficients (N, K), basis (K, M)
@@ -47,11 +46,11 @@ def ours_published(flux: np.ndarray, ivar: np.ndarray, rank: int, scale: float) 
 def ours_to_its_objective(
     flux: np.ndarray, ivar: np.ndarray, rank: int, scale: float
 ) -> Callable[[], Fitted]:
-    """The same for so few passes, within which the package's own objective is passed."""
+    """The same for one pass, in whose updates the package's own objective is passed."""
     import robusta_prob as rp
 
     loss = rp.Noise(1.0, scale, 0.0)
-    options = {"starts": 1, "max_epochs": PASSES, "schedule": rp.anneal.tightening(1, 1)}
+    options = {"starts": 1, "max_epochs": 1, "schedule": rp.anneal.tightening(1, 1)}
     return ours(flux, ivar, rank, scale, noise=loss, prior=rp.Prior.flat(), **options)
 
 
@@ -155,7 +154,7 @@ CONTESTANTS: dict[str, Method] = {
     "ours_one_pass": ours_one_pass,
     "robusta_hmf": robusta_hmf,
     "robusta_hmf_2": partial(robusta_hmf, iterations=2),
-    "robusta_hmf_4": partial(robusta_hmf, iterations=4),
+    "robusta_hmf_12": partial(robusta_hmf, iterations=12),
     "robusta_hmf_300": partial(robusta_hmf, iterations=300),
     "numpyro_autodelta": numpyro_autodelta,
     "randomized_pca": randomized_pca,
