@@ -154,8 +154,8 @@ def report_of(table: dict[str, dict[str, float]], passes: dict[str, float], head
         cached = f"{row['cached_seconds']:.3g}" if "cached_seconds" in row else ""
         lines.append(
             f"| {NAMES[name]} | {row['seconds']:.3g} | {row['cold_seconds']:.3g} | {cached} | "
-            f"{row['objective']:,.0f} | {row['angle']:.5f} | {row['density']:.4f} | {package / row['seconds']:.1f} x | "
-            f"{row['seconds'] / pca:.1f} |"
+            f"{row['objective']:,.0f} | {row['angle']:.5f} | {row['density']:.4f} | "
+            f"{package / row['seconds']:.1f} x | {row['seconds'] / pca:.1f} |"
         )
     lines += [
         "",
