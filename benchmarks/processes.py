@@ -71,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--objects", type=int, default=16_000)
+    parser.add_argument("--objects", type=int, default=32_000)
     parser.add_argument("--rank", type=int, default=10)
     parser.add_argument("--smoke", action="store_true", help="tiny: does it run at all?")
     options = parser.parse_args()
