@@ -58,6 +58,8 @@ class Source:
 
     def _scattered(self, index: Int[np.ndarray, " rows"]) -> Raw:
         """Rows anywhere in the file, read in the order of the file."""
+        if len(index) and (np.diff(index) == 1).all():
+            return self.fetch(slice(int(index[0]), int(index[-1]) + 1))
         order = np.argsort(index, kind="stable")
         ordered = index[order]
         runs = np.split(ordered, np.flatnonzero(np.diff(ordered) > GAP) + 1)

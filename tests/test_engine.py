@@ -15,7 +15,7 @@ from scipy import stats
 import robusta_prob as rp
 from robusta_prob.inference.anneal import TARGET
 from robusta_prob.inference.blocks import Blocks
-from robusta_prob.inference.linalg import invert, pack, pair_count, solve, unpack
+from robusta_prob.inference.linalg import informed, informed_on_host, invert, pack, pair_count, solve, unpack
 from robusta_prob.inference.m_step import population_of
 from robusta_prob.inference.problem import Problem, chi2_quantile
 from robusta_prob.inference.quantities import Form, Globals, Local, Settings
@@ -285,6 +285,19 @@ def test_systems_match_dense_algebra(x64):
     scale = np.abs(expected).max(0)
     np.testing.assert_allclose(solution / scale, expected / scale, atol=1e-8)
     np.testing.assert_allclose(unpack(pack(inverse), 6), inverse, rtol=1e-12)
+
+
+def test_a_covariance_with_other_information_is_that_of_the_scaled_gram(x64):
+    rng = np.random.default_rng(0)
+    roots = rng.normal(size=(20, 4, 3)) * 10.0 ** rng.uniform(-3, 3, (20, 1, 1))
+    grams, prior = roots.swapaxes(1, 2) @ roots, np.diag([1.0, 4.0, 0.5])
+    grams[0] = 0.0  # an object without data
+    first, second = np.triu_indices(3)
+    naive = np.linalg.inv(grams + prior)[:, first, second]
+    for factor in (0.6, 1.0, 30.0):
+        expected = np.moveaxis(np.linalg.inv(factor * grams + prior), 0, -1)
+        for found in (informed_on_host(naive, prior, factor), informed(jnp.asarray(naive), prior, factor)):
+            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("rank", [3, 10])

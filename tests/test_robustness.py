@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 import robusta_prob as rp
+from robusta_prob.inference import em
 from robusta_prob.inference.blocks import Blocks
-from robusta_prob.inference.contest import compete
 from robusta_prob.inference.digits import precision
-from robusta_prob.inference.initialise import Start, wrapped
 from robusta_prob.inference.listening import Heard, sums_of
 from robusta_prob.inference.noise_step import FIRST_PACE, Arrow, Bounds, Free, _bounded, noise_step
 from robusta_prob.inference.problem import Problem
@@ -275,39 +274,36 @@ def test_an_object_in_a_wrong_solution_is_begun_again():
         assert restart(problem, state, blocks, stayed)[1][0] == 0
 
 
-def test_starts_that_lead_apart_are_told_from_those_that_agree():
-    survey = low_rank(300, 80, 2, seed=1)
-    problem = Problem.of(survey.data, 2, rp.Noise(math.inf, 1.0, 0.0), rp.Prior())
-
-    def same_again(Y, seen, rank, seed):
-        return wrapped(Y, seen, rank, seed)
-
+def test_an_object_that_stayed_is_not_begun_again_a_second_time(monkeypatch):
+    survey = low_rank(300, 60, 2, seed=3)
+    flux = (survey.data.flux * survey.data.unit).copy()
+    flux[7] = 30.0 * np.random.default_rng(0).standard_normal(60)  # nothing explains it
+    data = rp.dataset(flux, survey.data.ivar / survey.data.unit**2)
+    fit, problem = rp.fit(data, 2), Problem.of(data, 2, rp.Noise(), rp.Prior())
     with precision(np.dtype("float32")):
-        begun = compete(problem, (wrapped, same_again), 0)
-    assert set(begun.scores) == {"wrapped", "same_again"} and begun.doubt == ""
+        blocks = Blocks.of(data, data.unit)
+        state, _ = settle(problem, warm(problem, fit, 0).state_for(blocks), blocks)
+        state, (moved, stayed) = restart(problem, state, blocks)
+        assert (moved, list(stayed)) == (0, [7])
+        monkeypatch.setattr("robusta_prob.inference.restart.settle", None)
+        _, (moved, again) = restart(problem, state, blocks, stayed)
+    assert (moved, list(again)) == (0, [7])
 
-    # half of the objects along one direction, half along another: rank 1 holds either as well
-    directions = np.linalg.qr(np.random.default_rng(0).normal(size=(60, 2)))[0].T.astype("float32")
-    sizes = np.random.default_rng(1).normal(5, 1, size=(400, 1))
-    flux = sizes * directions[np.arange(400) % 2] + 0.01 * np.random.default_rng(2).normal(size=(400, 60))
-    problem = Problem.of(rp.dataset(flux, np.full(flux.shape, 1e4)), 1, rp.Noise(1.0, 3.0, 0.0), rp.Prior())
 
-    def first(Y, seen, rank, seed):
-        return Start(directions[:1], Y @ directions[:1].T)
-
-    def second(Y, seen, rank, seed):
-        return Start(directions[1:], Y @ directions[1:].T)
-
+def test_coefficients_that_rest_are_asked_once_in_whatever_gauge(monkeypatch):
+    data = low_rank(300, 60, 3, seed=0).data
+    fit, problem = rp.fit(data, 3), Problem.of(data, 3, rp.Noise(), rp.Prior())
+    passes = []
+    step = em.step
+    monkeypatch.setattr(em, "step", lambda *given, **how: passes.append(how["times"]) or step(*given, **how))
     with precision(np.dtype("float32")):
-        begun = compete(problem, (first, second), 0)
-    assert "leads to another basis" in begun.doubt
-
-
-def test_a_key_decides_what_is_held_out():
-    data = low_rank(200, 40, 2, seed=0).data
-    one, same, other = (rp.fit(data, 2, key=jax.random.key(seed)) for seed in (3, 3, 4))
-    np.testing.assert_array_equal(one.basis, same.basis)
-    assert one.config["start_scores"] == same.config["start_scores"] != other.config["start_scores"]
+        blocks = Blocks.of(data, data.unit)
+        state, _ = settle(problem, warm(problem, fit, 0).state_for(blocks), blocks)
+        passes.clear()
+        T = np.array([[0.0, 2.0, 0.0], [-0.5, 0.0, 0.0], [0.0, 1.0, 1.0]])
+        local = tuple(em.turned_by(x, np.linalg.inv(T).astype("float32")) for x in state.local)
+        settle(problem, state._replace(local=local, turn=T), blocks)
+    assert passes == [1]
 
 
 def test_a_restart_that_runs_off_does_not_lose_the_fit(monkeypatch):

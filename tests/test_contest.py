@@ -1,0 +1,68 @@
+"""The contest of starts, and whether one with components too many has anything to find."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+import robusta_prob as rp
+from robusta_prob.inference.contest import compete
+from robusta_prob.inference.digits import precision
+from robusta_prob.inference.initialise import Start, has_structure, wrapped
+from robusta_prob.inference.problem import Problem
+from robusta_prob.simulate import low_rank
+
+
+def test_starts_that_lead_apart_are_told_from_those_that_agree():
+    survey = low_rank(300, 80, 2, seed=1)
+    problem = Problem.of(survey.data, 2, rp.Noise(math.inf, 1.0, 0.0), rp.Prior())
+
+    def same_again(Y, seen, rank, seed):
+        return wrapped(Y, seen, rank, seed)
+
+    with precision(np.dtype("float32")):
+        begun = compete(problem, (wrapped, same_again), 0)
+    assert set(begun.scores) == {"wrapped", "same_again"} and begun.doubt == ""
+
+    # half of the objects along one direction, half along another: rank 1 holds either as well
+    directions = np.linalg.qr(np.random.default_rng(0).normal(size=(60, 2)))[0].T.astype("float32")
+    sizes = np.random.default_rng(1).normal(5, 1, size=(400, 1))
+    flux = sizes * directions[np.arange(400) % 2] + 0.01 * np.random.default_rng(2).normal(size=(400, 60))
+    problem = Problem.of(rp.dataset(flux, np.full(flux.shape, 1e4)), 1, rp.Noise(1.0, 3.0, 0.0), rp.Prior())
+
+    def first(Y, seen, rank, seed):
+        return Start(directions[:1], Y @ directions[:1].T)
+
+    def second(Y, seen, rank, seed):
+        return Start(directions[1:], Y @ directions[1:].T)
+
+    with precision(np.dtype("float32")):
+        begun = compete(problem, (first, second), 0)
+    assert "leads to another basis" in begun.doubt
+
+
+def test_a_key_decides_what_is_held_out():
+    data = low_rank(200, 40, 2, seed=0).data
+    one, same, other = (rp.fit(data, 2, key=jax.random.key(seed)) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(one.basis, same.basis)
+    assert one.config["start_scores"] == same.config["start_scores"] != other.config["start_scores"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_of_any_size_has_no_structure_and_a_weak_component_has(seed):
+    rng = np.random.default_rng(seed)
+    errors = 10.0 ** rng.uniform(-1, 1, (400, 1)) * rng.uniform(0.5, 2.0, (1, 150))
+    noise = rng.standard_normal((400, 150)) * errors * (rng.random((400, 150)) > 0.2)
+    assert not has_structure(noise, seed)
+    # a standard deviation of 1.5 along one direction of unit noise; any method can tell (M / N)^(1/4) = 0.8
+    direction = np.linalg.qr(rng.normal(size=(150, 1)))[0].T
+    assert has_structure(rng.standard_normal((400, 150)) + 1.5 * rng.normal(size=(400, 1)) * direction, seed)
+
+
+def test_components_too_many_are_not_tried_where_noise_is_left():
+    """Where more is left they are: `test_what_a_minority_does_coherently_takes_no_component`."""
+    scores = rp.fit(low_rank(600, 100, 3, seed=0).data, 3).config["start_scores"]
+    assert set(scores) == {"wrapped_sizes", "wrapped", "plain"}
+    too_few = rp.fit(low_rank(600, 100, 3, seed=0).data, 2).config["start_scores"]
+    assert any(name.endswith("with 2 more") for name in too_few)
