@@ -66,7 +66,6 @@ def finish(
     A = blocks.gather([local.coefficients for local in state.local]).astype(float)
     population = _moments(state, info.statistics)
     information = _information(problem, info.statistics)
-    spread = covariances(state, blocks, information)
     gram = unpack(np.asarray(info.statistics.gram, float) * information, rank)
     if column_covariance is None:
         column_covariance = np.moveaxis(invert_on_host(gram, float(np.finfo(data.dtype).eps))[0], -1, 0)
@@ -86,9 +85,11 @@ def finish(
     back = np.linalg.inv(T)
     moderate = 2.0**-30 < unit < 2.0**30  # else float32 cannot hold these in the user's unit, or its square
     output = data.dtype if moderate else np.dtype(float)
+    spread = covariances(state, blocks, information, T * unit, output)
     if problem.prior.is_flat:  # without a prior, fewer cells than coefficients determine nothing
         spread[data.n_observed < rank] = np.nan
     objects = data.shape[0] - data.census.empty_objects
+    population = PopulationLaw(T @ population.mean * unit, T @ population.covariance @ T.T * unit**2)
     all_notes = [
         *notes,
         *([f"{begun.doubt}: compare fits with other keys, or lower the rank"] if begun.doubt else []),
@@ -98,12 +99,12 @@ def finish(
     return Fit(
         basis=frozen(gauge.basis.astype(data.dtype)),
         coefficients=frozen((A @ T.T * unit).astype(output)),
-        coefficient_covariance=frozen((T @ spread @ T.T * unit**2).astype(output)),
+        coefficient_covariance=frozen(spread),
         basis_covariance=frozen((back.T @ column_covariance @ back).astype(data.dtype)),
         loss=loss.in_unit(1.0 / unit),
         noise=noise.in_unit(1.0 / unit),
         information=information,
-        population=PopulationLaw(T @ population.mean * unit, T @ population.covariance @ T.T * unit**2),
+        population=population,
         flat_prior=problem.prior.is_flat,
         moments=frozen(gauge.moments * unit**2),
         near_equal=tuple(near_equal(gauge.moments, 2.0 * np.sqrt(2.0 / objects))),

@@ -87,13 +87,14 @@ def projected(
     with precision(fit.dtype):
         problem = _fixed_problem(fit, data)
         shared = _shared(fit, problem)
-    start = np.asarray(fit.population.mean / unit)
+    start, scale = np.asarray(fit.population.mean / unit), unit * np.eye(fit.rank)
+    output = fit.coefficient_covariance.dtype
 
     def work(one: Blocks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         state = em.init(shared, [np.tile(start, (one.size, 1))])
         state, _ = settle(problem, state, one, FULL, ANNEALED_PASSES)
         state, _ = settle(problem, state, one)
-        spread = covariances(state, one, fit.information)
+        spread = covariances(state, one, fit.information, scale, output)
         (block,) = one
         marks = fingerprints_of(block.flux, block.rows)
         return one.gather([state.local[0].coefficients]), spread, marks
@@ -108,13 +109,12 @@ def projected(
             done += len(mean)
             if callback is not None:
                 callback(Rows(done, data.shape[0], "project"))
-    covariance = np.concatenate(spreads).astype(float)
+    covariance = np.concatenate(spreads)
     if fit.flat_prior:  # without a prior, fewer cells than coefficients determine nothing
         covariance[data.count(fit.trained) < fit.rank] = np.nan
-    output = fit.coefficient_covariance.dtype
     return Projection(
         frozen((np.concatenate(means).astype(float) * unit).astype(output)),
-        frozen((covariance * unit**2).astype(output)),
+        frozen(covariance),
         data.ids,
         Origin(mark_of(fit), np.concatenate(fingerprints), unit, str(fit.dtype)),
     )

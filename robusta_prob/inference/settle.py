@@ -12,6 +12,7 @@ from robusta_prob.inference.linalg import informed_on_host
 from robusta_prob.inference.listening import SILENT
 from robusta_prob.inference.m_step import Learn
 from robusta_prob.inference.problem import Problem
+from robusta_prob.inference.quantities import Local
 
 PASSES = 20
 REST = 0.01  # change of an object's coefficients, in posterior standard deviations, that counts as rest
@@ -47,11 +48,19 @@ def settle(
 
 
 def covariances(
-    state: em.State, blocks: Blocks, information: float
+    state: em.State, blocks: Blocks, information: float, T: Float[np.ndarray, "rank rank"], dtype: np.dtype
 ) -> Float[np.ndarray, "objects rank rank"]:
-    """Posterior covariance of every object's coefficients at rest, with the sandwich's information factor."""
-    naive = blocks.gather([local.covariance for local in state.local])
-    return np.moveaxis(informed_on_host(naive, state.shared.population.precision, information), -1, 0)
+    """Posterior covariance of every object's coefficients T a, with the sandwich's information factor.
+
+    Of a state at rest. Block by block: in float64 those of all objects would take more than data on disk may.
+    """
+    precision = state.shared.population.precision
+
+    def of(local: Local) -> np.ndarray:
+        V = np.moveaxis(informed_on_host(np.asarray(local.covariance), precision, information), -1, 0)
+        return (T @ V @ T.T).astype(dtype)
+
+    return blocks.gather([of(local) for local in state.local])
 
 
 def _moving(old: em.State, new: em.State, blocks: Blocks) -> float:
