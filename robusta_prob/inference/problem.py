@@ -25,8 +25,8 @@ HALF_NORMAL_MEDIAN2 = 0.4549  # median of z^2 for a standard normal z
 FIRST_INVERSE_DF = 0.1  # where learning of 1/nu begins
 FIRST_CONTAMINATION = 0.05
 FIRST_WIDTH = 30.0  # in units of the typical residual
-# 2^19 cells suffice for a noise law of five parameters, its scale is then known to 0.1 %: of data that have so
-# many, one of so many is heard
+# 2^19 cells suffice for a noise law of five parameters, its scale is then known to 0.1 %: where there are so
+# many cells, one of so many is heard
 STRIDES = {2**24: 32, 2**22: 8}
 SPREAD_CELLS = 2**19  # cells that tell how much the errors vary, about
 FIRST_LAW_CELLS = 10_000  # cells that a first guess of scale and floor looks at
