@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from robusta_prob.inference.anneal import FULL
 from robusta_prob.inference.blocks import Blocks
@@ -25,8 +25,8 @@ RUNNERS = 500  # of them that run on, about
 HELD_OUT = 0.1  # share of their cells that judges them
 EPOCHS = 5
 SPARE = 2  # components of the generous start
-FITTED = 2.0  # squared scale of z, in units of the typical one, up to which structure is looked for,
-CLIP = 2.0  # in residuals up to so many errors
+FITTED = 2.0  # objects whose squared scale of z is at most so many times the typical one are fitted
+CLIP = 2.0  # in units of the typical scale: larger residuals do not count for more
 STILL = 0.1  # posterior deviations per pass above which a start has not come to a solution of its own
 LONGER = 12  # passes more for starts that seem to lead apart, accelerated
 DISTINCT = 0.3  # sine of the angle from which two starts count as two solutions
@@ -50,14 +50,33 @@ class Ran(NamedTuple):
 
 
 class Contest(NamedTuple):
-    """The objects on which starts run: the cells that these are shown, and those that judge them."""
+    """The objects by which starts are found, those on which they run, and the cells that judge them."""
 
+    many: Problem
+    seen: Bool[np.ndarray, "many pixels"]  # cells of the many by which starts are found
+    some: slice  # of the many, on which starts run
     sample: Problem
     shown: Matrix  # inverse variances, 0 elsewhere
     hidden: Matrix
 
-    def begin(self, first: Start, name: str) -> Begun:
-        """A start's own noise law and population."""
+    @classmethod
+    def of(cls, problem: Problem, seed: int) -> Contest:
+        """A random one."""
+        rng = np.random.default_rng(seed)
+        many = subsample(problem, rng)
+        W = np.asarray(many.data.ivar)
+        hidden = rng.random(W.shape) < HELD_OUT
+        seen, some = (W > 0) & ~hidden, slice(None, None, max(len(W) // RUNNERS, 1))
+        shown, judges = (np.where(cells, W, 0).astype(W.dtype)[some] for cells in (seen, hidden))
+        return cls(many, seen, some, many._replace(data=many.data.take(some)), shown, judges)
+
+    def begin(self, start: Callable[..., Start], rank: int, seed: int, name: str) -> Begun:
+        """A start of this rank, with a noise law and a population of its own."""
+        basis, A = start(np.asarray(self.many.data.flux), self.seen, rank, seed)
+        return self.begun(Start(basis, A[self.some]), name)
+
+    def begun(self, first: Start, name: str) -> Begun:
+        """The same of a basis and the sample's coefficients."""
         return begin(self.sample._replace(rank=len(first.basis)), first, self.shown, name)
 
     def run(self, begun: Begun, epochs: int) -> Ran:
@@ -85,57 +104,44 @@ def compete(
 ) -> Begun:
     """Run every start for a few passes and keep the one that best predicts held-out cells.
 
-    With `generous`, where that one leaves more than noise it also runs with components too many, which find
-    room for what a minority of the objects does; without those it is one more start.
+    With `generous` the best of them, where it leaves more than noise, also runs with components too many:
+    these find room for what a minority of the objects does, are given up, and the rest is one more start.
     """
-    rng = np.random.default_rng(seed)
-    many = subsample(problem, rng)
-    Y, W = np.asarray(many.data.flux), np.asarray(many.data.ivar)
-    hidden = rng.random(Y.shape) < HELD_OUT
-    seen = (W > 0) & ~hidden
-    some = slice(None, None, max(len(Y) // RUNNERS, 1))
-    shown, judges = (np.where(cells, W, 0).astype(W.dtype)[some] for cells in (seen, hidden))
-    contest = Contest(many._replace(data=many.data.take(some)), shown, judges)
-    rank = problem.rank
-    most = max(min(rank + SPARE, len(shown) - 1, shown.shape[1]), rank)
+    contest, rank = Contest.of(problem, seed), problem.rank
 
-    def run(item: tuple[int, Callable[..., Start]]) -> tuple[Start, Ran]:
+    def run(item: tuple[int, Callable[..., Start]]) -> Ran:
         number, start = item
-        basis, A = start(Y, seen, most, seed + number)
-        begun = contest.begin(Start(basis[:rank], A[some, :rank]), start.__name__)
-        return Start(basis, A[some]), contest.run(begun, EPOCHS)
+        return contest.run(contest.begin(start, rank, seed + number, start.__name__), EPOCHS)
 
-    wide, field = map(list, zip(*in_order(run, enumerate(starts)), strict=True))
+    field = list(in_order(run, enumerate(starts)))
     best = _best(field)
-    # where all that is left is noise, components too many have nothing to find
-    if generous and _something_left(contest, field[best], seed):
-        name = f"{field[best].begun.name} with {most - rank} more"
-        field.append(_generous(contest, contest.begin(wide[best], name), rank, seed))
-        best = _best(field)
-    winner, scores = field[best].begun, {ran.begun.name: ran.typical for ran in field}
-    if not np.isfinite(np.asarray(winner.shared.basis)).all():
+    if not np.isfinite(np.asarray(best.begun.shared.basis)).all():
         raise FloatingPointError(f"no start stays finite; {ADVICE}")
-    rivals = [
-        ran.begun
-        for ran in field
-        if _angle(winner, ran.begun) > DISTINCT and not _clearly_better(field[best].score, ran.score)
-    ]
-    return winner._replace(scores=MappingProxyType(scores), doubt=_doubt(contest, winner, rivals))
+    n, m = contest.shown.shape
+    most = min(rank + SPARE, n - 1, m)
+    if generous and most > rank and _something_left(contest, best, seed):
+        start = starts[[ran.begun.name for ran in field].index(best.begun.name)]
+        wide = contest.begin(start, most, seed, f"{best.begun.name} with {most - rank} more")
+        field.append(_generous(contest, wide, rank, seed))
+        best = _best(field)
+    scores = MappingProxyType({ran.begun.name: ran.typical for ran in field})
+    return best.begun._replace(scores=scores, doubt=_doubt(contest, best, field))
 
 
-def _best(field: Sequence[Ran]) -> int:
-    return int(np.argmax([ran.typical for ran in field]))
+def _best(field: Sequence[Ran]) -> Ran:
+    return max(field, key=lambda ran: ran.typical)
 
 
 def _something_left(contest: Contest, ran: Ran, seed: int) -> bool:
     """Whether the residuals of the objects that a start fits have anything in common."""
     shared, data = ran.begun.shared, contest.sample.data
-    fitted = ran.scale2 <= FITTED * np.median(ran.scale2)
+    typical = np.median(ran.scale2)  # of z in units of the loss, which may be much wider than the noise
+    fitted = ran.scale2 <= FITTED * typical
     residual = np.asarray(data.flux)[fitted] - product(ran.coefficients[fitted], np.asarray(shared.basis))
-    if not np.isfinite(residual).all():
+    if not (fitted.any() and np.isfinite(residual).all()):
         return True
     precision = np.asarray(effective_ivar(data.ivar, shared.loss))[fitted]  # of all: other shapes compile
-    z = residual * np.sqrt(precision)
+    z = residual * np.sqrt(precision / typical)
     return has_structure(np.clip(z, -CLIP, CLIP), seed)
 
 
@@ -145,14 +151,19 @@ def _generous(contest: Contest, wide: Begun, rank: int, seed: int) -> Ran:
     first = Start(np.asarray(ran.begun.shared.basis), ran.coefficients)
     if not all(np.isfinite(x).all() for x in first):
         return ran._replace(score=np.full(1, -np.inf))
-    return contest.run(contest.begin(majority(first, rank, seed), wide.name), EPOCHS)
+    return contest.run(contest.begun(majority(first, rank, seed), wide.name), EPOCHS)
 
 
-def _doubt(contest: Contest, winner: Begun, rivals: Sequence[Begun]) -> str:
-    """What to tell of rivals that, given more passes, still stay apart and predict as well."""
+def _doubt(contest: Contest, best: Ran, field: Sequence[Ran]) -> str:
+    """What to tell of starts that lead elsewhere, and given more passes stay there and predict as well."""
+    rivals = [
+        ran.begun
+        for ran in field
+        if _angle(best.begun, ran.begun) > DISTINCT and not _clearly_better(best.score, ran.score)
+    ]
     if not rivals:
         return ""
-    first, *others = (contest.run(begun, LONGER) for begun in (winner, *rivals))
+    first, *others = (contest.run(begun, LONGER) for begun in (best.begun, *rivals))
     for other in others:
         angle, moving = _angle(first.begun, other.begun), other.begun.history[-1].move
         if angle > DISTINCT and moving < STILL and not _clearly_better(first.score, other.score):

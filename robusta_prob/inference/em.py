@@ -79,10 +79,12 @@ def init(shared: Globals, coefficients: Iterable[Float[np.ndarray, "rows rank"]]
 
 
 def in_gauge(state: State) -> State:
-    """The same with all coefficients in the gauge of the basis."""
+    """The same with all coefficients in the gauge of the basis; what is known of the past is in another."""
+    if (state.turn == np.eye(len(state.turn))).all():
+        return state
     turn = state.turn.astype(state.shared.basis.dtype)
     local = tuple(turned_by(x, turn) for x in state.local)
-    return state._replace(local=local, turn=np.eye(len(turn)))
+    return state._replace(local=local, turn=np.eye(len(turn)), past=None)
 
 
 def step(

@@ -17,7 +17,6 @@ from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.isolate import tamed
 from robusta_prob.inference.iterate import ADVICE, Epoch, Run, Status, iterate
 from robusta_prob.inference.linalg import invert_on_host, pack, product, unpack
-from robusta_prob.inference.listening import RESIDUALS
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.quantities import Globals, Statistics
 from robusta_prob.inference.results import Fit, PopulationLaw, fingerprints
@@ -62,7 +61,7 @@ def finish(
     if not _finite(run.state):
         raise FloatingPointError(f"the fit did not stay finite; {ADVICE}")
     data, rank, unit = problem.data, problem.rank, problem.data.unit
-    state, info = settle(problem, run.state, blocks, listen=RESIDUALS)
+    state, info = settle(problem, run.state, blocks, bare=True)
     A = blocks.gather([local.coefficients for local in state.local]).astype(float)
     population = _moments(state, info.statistics)
     information = _information(problem, info.statistics)
@@ -89,12 +88,12 @@ def finish(
     if problem.prior.is_flat:  # without a prior, fewer cells than coefficients determine nothing
         spread[data.n_observed < rank] = np.nan
     objects = data.shape[0] - data.census.empty_objects
-    population = PopulationLaw(T @ population.mean * unit, T @ population.covariance @ T.T * unit**2)
+    told = PopulationLaw(T @ population.mean * unit, T @ population.covariance @ T.T * unit**2)
     all_notes = [
         *notes,
         *([f"{begun.doubt}: compare fits with other keys, or lower the rank"] if begun.doubt else []),
         *_noise_notes(problem, run.status, noise_status, float(noise.scale), float(noise.inverse_df)),
-        *_threshold_notes(problem, information, spread, population),
+        *_threshold_notes(problem, information, spread, told),
     ]
     return Fit(
         basis=frozen(gauge.basis.astype(data.dtype)),
@@ -104,7 +103,7 @@ def finish(
         loss=loss.in_unit(1.0 / unit),
         noise=noise.in_unit(1.0 / unit),
         information=information,
-        population=population,
+        population=told,
         flat_prior=problem.prior.is_flat,
         moments=frozen(gauge.moments * unit**2),
         near_equal=tuple(near_equal(gauge.moments, 2.0 * np.sqrt(2.0 / objects))),

@@ -17,8 +17,6 @@ from jaxtyping import Array, Bool, Float, Shaped
 from robusta_prob.inference.noise_step import NoiseSums
 from robusta_prob.models.noise import NoiseLaw, law_at, log_kernel_slope, log_normaliser
 
-# what a pass may listen for: nothing, the law of the noise, or the influence of the bare residuals
-SILENT, NOISE, RESIDUALS = 0.0, 1.0, 2.0
 FAR = 1e12  # z^2 from which a cell says nothing more about the noise law, and its square stays in float32
 
 

@@ -119,7 +119,7 @@ def closed_form(
     def once(turn: Array, now: Local) -> Local:
         """Annealed passes, then passes of the target."""
         here = (jnp.where(turn < ANNEALED_PASSES, *x) for x in zip(FULL, robustness, strict=True))
-        settings = Settings(*(jnp.asarray(x, dtype) for x in (*here, 0.0, NO_CUT)))
+        settings = Settings(*(jnp.asarray(x, dtype) for x in (*here, 0.0, 0.0, NO_CUT)))
         new, _, _ = sweep_block(Y, W, now, shared, settings, Form(marginal=True), listen=False)
         return new
 
@@ -133,8 +133,7 @@ def closed_form(
     last = lax.fori_loop(0, ANNEALED_PASSES + PASSES, once, first)
     # the E-step's precision takes its weights for known; the Fisher information does not
     fisher = (1.0 + law.inverse_df) / (1.0 + 3.0 * law.inverse_df)
-    covariance = informed(last.covariance, population.precision, fisher)
-    return last.coefficients, _root(jnp.moveaxis(covariance, -1, 0))
+    return last.coefficients, _root(informed(last.covariance, population.precision, fisher, jnp))
 
 
 def laplace(

@@ -15,7 +15,6 @@ from robusta_prob.inference.anneal import Robustness
 from robusta_prob.inference.blocks import Blocks, rows_per_batch
 from robusta_prob.inference.iterate import Epoch
 from robusta_prob.inference.linalg import pair_count
-from robusta_prob.inference.listening import NOISE, SILENT
 from robusta_prob.inference.m_step import Learn, flat_population, population_of
 from robusta_prob.inference.quantities import Form, Globals, Population, Settings
 from robusta_prob.models.noise import Noise, NoiseLaw
@@ -94,11 +93,12 @@ class Problem(NamedTuple):
         self,
         robustness: Robustness,
         learn: Learn,
-        listen: float = SILENT,
+        *,
+        bare: bool = False,
     ) -> Settings:
         """Of a pass, as arrays of the data's dtype (so that no value compiles anything)."""
         cut = NO_CUT if self.prior.is_flat else chi2_quantile(self.rank)
-        values = (*robustness, NOISE if any(learn) else listen, cut)
+        values = (*robustness, any(learn) or bare, bare, cut)
         return Settings(*(np.asarray(x, self.dtype) for x in values))
 
     def law(self, law: NoiseLaw) -> NoiseLaw:
@@ -132,17 +132,20 @@ class Problem(NamedTuple):
         stage: str,
         learn: Learn | None = None,
         *,
-        listen: float = SILENT,
+        bare: bool = False,
         steady: bool = True,
         updates: int = 1,
         times: int = 1,
     ) -> tuple[em.State, em.Info, Epoch]:
-        """One pass of the engine and its line of the history."""
+        """One pass of the engine and its line of the history.
+
+        With `bare` its statistics tell the influence of residuals as they are, without what Cov(a) adds.
+        """
         learn = learn or self.learn
         new, info = em.step(
             state,
             blocks,
-            self.settings(robustness, learn, listen),
+            self.settings(robustness, learn, bare=bare),
             learn,
             form=self.form,
             steady=steady,
@@ -187,7 +190,8 @@ class Problem(NamedTuple):
 
 def stride_of(data: Dataset) -> int:
     """How many cells go to each that says something about the noise law, where it is one for all pixels."""
-    return next((stride for many, stride in STRIDES.items() if data.census.observed >= many), 1)
+    cells, pixels = data.census.observed, data.shape[1]
+    return max((x for many, x in STRIDES.items() if cells >= many and pixels >= x), default=1)
 
 
 def scale_and_floor_separate(data: Dataset, per_pixel: bool = False) -> bool:

@@ -37,7 +37,7 @@ class Local(NamedTuple):
     covariance: Float[Array, "objects pairs"]  # posterior covariance V_i, packed
     log_det: Float[Array, " objects"]  # of V_i
     scale2: Float[Array, " objects"]  # robust squared scale of the object's z, see `object_scale2`
-    weight: Float[Array, " objects"]  # mean robust weight over its observed pixels; 0 where there are none
+    weight: Float[Array, " objects"]  # mean robust weight over its pixels in the last pass; 0 without any
 
 
 class Form(NamedTuple):
@@ -54,8 +54,9 @@ class Settings(NamedTuple):
     # see `anneal.Robustness`
     object_scale: Float[Numbers, ""] | float
     tail: Float[Numbers, ""] | float
-    # whether cells say something about their law, see `listening`
+    # whether cells say something about their law, see `listening`; and whether by their residuals alone
     listen: Float[Numbers, ""] | float
+    bare: Float[Numbers, ""] | float
     # squared Mahalanobis distance up to which an object votes fully on the population
     object_cut: Float[Numbers, ""] | float
 

@@ -15,11 +15,12 @@ from robusta_prob.inference.anneal import FULL, TARGET
 from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.quantities import Local
-from robusta_prob.inference.settle import NOTHING, PASSES, STRAGGLERS, settle
+from robusta_prob.inference.settle import NOTHING, PASSES, settle
 
 SUSPICIOUS = 0.8  # objects whose mean robust weight is below this share of the median
 ANNEALED_PASSES = 12
 PRESENT_PASSES = 3  # of solutions that have come to rest with the basis, but for its last move
+MANY = 0.01  # share of the objects that moved from which on the basis may follow, and others with it
 GAIN = 3.0  # nats by which the new solution must be better
 
 Rows = Int[np.ndarray, " rows"]
@@ -32,16 +33,16 @@ def restart(
     """The state with the better of two solutions for every suspicious object; how many moved, and which not.
 
     The second solution begins at the population's mean with full robustness; no object's bound falls. Objects
-    that are `known` to stay are not asked again.
+    that are `known` to stay are not asked again. Who is suspicious is told by the weights of the last pass.
     """
-    state = em.in_gauge(state)
-    present = _gathered(state, blocks)
+    turned = em.in_gauge(state)
+    present = _gathered(turned, blocks)
     rows = np.setdiff1d(_suspicious(problem, present["weight"]), known)
     if not len(rows):
         return state, (0, known)
     part = problem._replace(data=problem.data.take(rows).load())
     few = Blocks.of(part.data, part.data.unit, part.rows)
-    old = em.init(state.shared, few.deal(present["coefficients"][rows], problem.dtype))
+    old = em.State(state.shared, _dealt({name: x[rows] for name, x in present.items()}, few), turned.turn)
     mean = np.asarray(state.shared.population.mean)
     middle = np.median(present["coefficients"], axis=0) if problem.prior.is_flat else mean
     new = em.init(state.shared, few.deal(np.tile(middle, (len(rows), 1)), problem.dtype))
@@ -55,17 +56,21 @@ def restart(
     found = _gathered(new, few)
     for name, values in present.items():
         values[rows[better]] = found[name][better]
-    columns = zip(*(blocks.deal(present[name], problem.dtype) for name in Local._fields), strict=True)
-    local = tuple(Local(*map(jnp.asarray, x)) for x in columns)
     moved = int(better.sum())
-    if moved > STRAGGLERS * len(present["weight"]):  # the basis may follow, and others then follow it
+    if moved > MANY * len(present["weight"]):
         stayed = NOBODY
-    return state._replace(local=local, past=None), (moved, stayed)
+    return turned._replace(local=_dealt(present, blocks), past=None), (moved, stayed)
 
 
 def _gathered(state: em.State, blocks: Blocks) -> dict[str, np.ndarray]:
     """What each object has of its own, over all blocks, by name."""
     return {name: blocks.gather([getattr(local, name) for local in state.local]) for name in Local._fields}
+
+
+def _dealt(values: dict[str, np.ndarray], blocks: Blocks) -> tuple[Local, ...]:
+    """The inverse of `_gathered`."""
+    columns = zip(*(blocks.deal(values[name], values[name].dtype) for name in Local._fields), strict=True)
+    return tuple(Local(*map(jnp.asarray, x)) for x in columns)
 
 
 def _suspicious(problem: Problem, weight: Float[np.ndarray, " objects"]) -> Rows:

@@ -8,8 +8,7 @@ from jaxtyping import Float
 from robusta_prob.inference import em
 from robusta_prob.inference.anneal import TARGET, Robustness
 from robusta_prob.inference.blocks import Blocks
-from robusta_prob.inference.linalg import informed_on_host
-from robusta_prob.inference.listening import SILENT
+from robusta_prob.inference.linalg import informed
 from robusta_prob.inference.m_step import Learn
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.quantities import Local
@@ -26,21 +25,21 @@ def settle(
     blocks: Blocks,
     robustness: Robustness = TARGET,
     passes: int = PASSES,
-    listen: float = SILENT,
+    *,
+    bare: bool = False,
 ) -> tuple[em.State, em.Info]:
     """Iterate the coefficients of every object to rest; the shared values stay as they are.
 
     Most are there after a pass or two; those of outliers may take all that there are, and are asked less and
-    less often.
+    less often. With `bare` the statistics tell the influence of the residuals, for a tenth of a pass more.
     """
-    state = em.in_gauge(state)  # or all of them would seem to move in the first pass
     done, times = 0, 1
     while done < passes:
         times = min(times, passes - done)
         new, info, _ = problem.step(
-            state, blocks, robustness, done, "settle", NOTHING, listen=listen, times=times
+            state, blocks, robustness, done, "settle", NOTHING, bare=bare, times=times
         )
-        moving = _moving(state, new, blocks)
+        moving = _moving(em.in_gauge(state), new, blocks)
         state, done, times = new, done + times, 2 * times
         if moving <= STRAGGLERS:
             break
@@ -54,11 +53,10 @@ def covariances(
 
     Of a state at rest. Block by block: in float64 those of all objects would take more than data on disk may.
     """
-    precision = state.shared.population.precision
+    prior = np.asarray(state.shared.population.precision, float)
 
     def of(local: Local) -> np.ndarray:
-        V = np.moveaxis(informed_on_host(np.asarray(local.covariance), precision, information), -1, 0)
-        return (T @ V @ T.T).astype(dtype)
+        return (T @ informed(np.asarray(local.covariance, float), prior, information) @ T.T).astype(dtype)
 
     return blocks.gather([of(local) for local in state.local])
 

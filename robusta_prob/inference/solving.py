@@ -16,10 +16,11 @@ from robusta_prob.inference.contest import compete
 from robusta_prob.inference.initialise import STARTS
 from robusta_prob.inference.iterate import NON_FINITE, Epoch, Run, Status, iterate
 from robusta_prob.inference.journal import Journal
+from robusta_prob.inference.m_step import on_device
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.request import Request
-from robusta_prob.inference.restart import NOBODY, restart
-from robusta_prob.inference.settle import settle
+from robusta_prob.inference.restart import NOBODY, Rows, restart
+from robusta_prob.inference.settle import NOTHING, settle
 from robusta_prob.inference.start import Begun, warm
 
 RESTARTS = 3  # rounds of them at most
@@ -57,6 +58,8 @@ def solve(
     if request.init is None:
         generous = request.starts > len(STARTS)
         begun = compete(problem, STARTS[: request.starts], request.seed, generous=generous)
+        shared, A = blocks.agreed((begun.shared, begun.coefficients))  # or processes may have chosen others
+        begun = begun._replace(shared=on_device(shared, begun.shared), coefficients=A)
     else:
         begun = warm(problem, request.init, request.seed)
     if request.plan is not None:
@@ -150,6 +153,11 @@ def _iterate(
         lines.append(line)
         return new, variational.Info(moves), line
 
+    def begin_again(state: em.State, stayed: Rows) -> tuple[em.State, tuple[int, Rows]]:
+        if request.schedule(anneal.FAR) != anneal.TARGET:  # the weights of its last pass are not the model's
+            state, *_ = problem.step(state, blocks, anneal.TARGET, 0, "restart", NOTHING)
+        return restart(problem, state, blocks, stayed)
+
     for turn in range(RESTARTS + 1):
         run = iterate(
             step,
@@ -175,7 +183,7 @@ def _iterate(
             break
         kept, _ = journal.state("before", lambda state: (state, None), run.state, slot="before")
         before = run = run._replace(state=kept)
-        state, (moved, stayed) = journal.state("restart", restart, problem, run.state, blocks, stayed)
+        state, (moved, stayed) = journal.state("restart", begin_again, run.state, stayed)
         if not moved or spent + len(history) >= request.max_epochs:
             break
         restarted += moved

@@ -27,8 +27,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from robusta_prob.inference.linalg import congruence, pack, pair_count, pairs, solve, unpack
 from robusta_prob.inference.listening import (
-    RESIDUALS,
-    SILENT,
     Heard,
     heard,
     heard_product,
@@ -112,15 +110,15 @@ def sweep_block(
     spread = known * jnp.maximum((V * twice) @ GG, 0.0) if form.marginal else jnp.zeros_like(R)
 
     def told() -> tuple[NoiseSums, Array]:
-        outer, expected = A[:, first] * A[:, second] * twice, known * (settings.listen < RESIDUALS)
-        of_basis = expected * jnp.maximum(heard_product(outer, basis_covariance, form.stride), 0.0)
+        outer, expected = A[:, first] * A[:, second] * twice, 1.0 - settings.bare
+        of_basis = known * expected * jnp.maximum(heard_product(outer, basis_covariance, form.stride), 0.0)
         if form.stride == 1:
             return sums_of(Heard(R, P, W, seen, expected * spread), of_basis, law)
         # anew for these: to keep all of them for a few costs more
         r, w = heard(Y, form.stride) - heard_product(A, G, form.stride), heard(W, form.stride)
         p, v = effective_ivar(w, law), jnp.zeros_like(r)
         if form.marginal:
-            v = expected * jnp.maximum(heard_product(V * twice, GG, form.stride), 0.0)
+            v = known * expected * jnp.maximum(heard_product(V * twice, GG, form.stride), 0.0)
         return sums_of(Heard(r, p, w, p > 0, v), of_basis, law)
 
     # of the target model, whatever the annealing
@@ -248,7 +246,7 @@ def sweep(
         y, w = cut(Y), cut(W)
 
         def once(time: Array, now: tuple[Local, Statistics, PerObject]) -> Swept:
-            listen = (settings.listen > SILENT) & (time == how.times - 1)
+            listen = (settings.listen > 0) & (time == how.times - 1)
             return sweep_block(y, w, now[0], shared, settings, form, listen)
 
         nothing = nothing_seen(len(shared.basis), pixels, BLOCK, Y.dtype, form)

@@ -197,8 +197,8 @@ def log_normaliser(inverse_df: Float[Array, ""] | float) -> Float[Array, ""]:
     log Gamma(x + 1/2) - log Gamma(x) (Abramowitz & Stegun 6.1.40) has converged.
     """
     up = 8
-    steps = jnp.arange(0, 2 * up, 2)  # unrolled, they compile slowly; whole numbers leave the dtype alone
-    recurrence = jnp.log1p(inverse_df / (1.0 + steps * inverse_df)).sum()
+    each, steps = jnp.expand_dims(jnp.asarray(inverse_df), -1), 2 * np.arange(up, dtype=np.int8)
+    recurrence = jnp.log1p(each / (1.0 + steps * each)).sum(-1)  # unrolled it compiles slowly
     far = inverse_df / (1.0 + 2.0 * up * inverse_df)
     series = far / 4.0 - far**3 / 24.0 + far**5 / 20.0 - 17.0 * far**7 / 112.0 + 31.0 * far**9 / 36.0
     return 0.5 * jnp.log1p(2.0 * up * inverse_df) - recurrence - series - 0.5 * math.log(2.0 * math.pi)
