@@ -9,7 +9,7 @@ import pytest
 import robusta_prob as rp
 from robusta_prob.inference.contest import compete
 from robusta_prob.inference.digits import precision
-from robusta_prob.inference.initialise import Start, has_structure, wrapped
+from robusta_prob.inference.initialise import Start, has_structure, plain, wrapped
 from robusta_prob.inference.problem import Problem
 from robusta_prob.simulate import low_rank
 
@@ -66,3 +66,33 @@ def test_components_too_many_are_not_tried_where_noise_is_left():
     assert set(scores) == {"wrapped_sizes", "wrapped", "plain"}
     too_few = rp.fit(low_rank(600, 100, 3, seed=0).data, 2).config["start_scores"]
     assert any(name.endswith("with 2 more") for name in too_few)
+
+
+@pytest.mark.parametrize("rank", [4, 9])
+def test_weak_components_beside_a_dominant_mean_are_found_as_by_an_exact_decomposition(rank):
+    rng = np.random.default_rng(0)
+    directions = np.linalg.qr(rng.normal(size=(200, rank)))[0].T
+    sizes = np.geomspace(30.0, 3.0, rank) * rng.normal(size=(400, rank)) + 3000.0 * (np.arange(rank) == 0)
+    X = sizes @ directions + rng.standard_normal((400, 200))
+    basis = plain(X, np.ones(X.shape, bool), rank, 0).basis
+    exact = np.linalg.svd(X, full_matrices=False)[2][:rank]
+    assert np.linalg.norm(basis - (basis @ exact.T) @ exact, 2) < 1e-3
+
+
+def test_starts_that_run_off_all_of_them_are_told_with_what_to_do():
+    def nowhere(Y, seen, rank, seed):
+        return Start(np.full((rank, Y.shape[1]), np.nan, Y.dtype), np.full((len(Y), rank), np.nan, Y.dtype))
+
+    problem = Problem.of(low_rank(200, 40, 2, seed=0).data, 2, rp.Noise(), rp.Prior())
+    with (
+        precision(np.dtype("float32")),
+        pytest.raises(FloatingPointError, match="no start stays finite; look at"),
+    ):
+        compete(problem, (nowhere,), 0, generous=True)
+
+
+@pytest.mark.parametrize("shape", [(30, 4), (5, 40)])
+def test_no_components_too_many_where_there_is_no_room_for_them(shape):
+    flux = np.random.default_rng(0).normal(size=shape)
+    names = rp.fit(rp.dataset(flux, np.full(shape, 100.0)), 4, max_epochs=3).config["start_scores"]
+    assert len(names) == 3

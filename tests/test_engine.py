@@ -19,7 +19,7 @@ from robusta_prob.inference.linalg import informed, invert, pack, pair_count, so
 from robusta_prob.inference.m_step import population_of
 from robusta_prob.inference.problem import Problem, chi2_quantile
 from robusta_prob.inference.quantities import Form, Globals, Local, Settings
-from robusta_prob.inference.settle import NOTHING
+from robusta_prob.inference.settle import NOTHING, settle
 from robusta_prob.inference.start import warm
 from robusta_prob.inference.sweep import Round, sweep
 from robusta_prob.models.noise import NoiseLaw
@@ -214,6 +214,8 @@ def test_a_jump_that_lowers_the_bound_is_taken_back(x64):
     fallen = problem.step(state._replace(shared=bad, past=None), blocks, TARGET, 5, "test")[1]
     mended = problem.step(state._replace(shared=bad), blocks, TARGET, 5, "test")[1]
     assert fallen.bound < info.bound - 100 and mended.bound > info.bound - 1e-3
+    # also where the coefficients alone go on: those of before the jump, in the gauge of before it
+    assert settle(problem, state._replace(shared=bad), blocks)[1].bound > info.bound - 1e-3
 
 
 def test_without_robustness_holes_and_prior_it_is_the_truncated_svd():

@@ -54,6 +54,15 @@ def test_student_density_matches_scipy_at_every_nu(nu, dtype):
     np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("shape", [(7, 1), (5,), (7, 5)])
+def test_degrees_of_freedom_may_differ_from_cell_to_cell(shape):
+    nu = np.random.default_rng(0).uniform(1.0, 20.0, shape)
+    z = np.random.default_rng(1).normal(size=(7, 5))
+    with jax.enable_x64(True):
+        got = StudentT(jnp.asarray(1 / nu), 0.0, 1.0).log_prob(jnp.asarray(z))
+    np.testing.assert_allclose(got, stats.t(nu).logpdf(z), rtol=1e-9)
+
+
 @pytest.mark.parametrize("nu", [2.0, math.inf])
 @pytest.mark.parametrize("share", [1e-4, 0.1, 0.9])
 def test_contaminated_density_matches_scipy_and_its_derivatives_finite_differences(nu, share):

@@ -12,13 +12,14 @@ import pytest
 
 import robusta_prob as rp
 from robusta_prob.inference import em
+from robusta_prob.inference.anneal import TARGET
 from robusta_prob.inference.blocks import Blocks
 from robusta_prob.inference.digits import precision
 from robusta_prob.inference.listening import Heard, sums_of
 from robusta_prob.inference.noise_step import FIRST_PACE, Arrow, Bounds, Free, _bounded, noise_step
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.restart import restart
-from robusta_prob.inference.settle import settle
+from robusta_prob.inference.settle import NOTHING, settle
 from robusta_prob.inference.start import warm
 from robusta_prob.inference.sweep import sweep
 from robusta_prob.models.noise import NoiseLaw, effective_ivar, log_density
@@ -267,7 +268,11 @@ def test_an_object_in_a_wrong_solution_is_begun_again():
             state, _ = settle(problem, state, blocks)
         stuck = blocks.gather([local.coefficients for local in state.local])
         np.testing.assert_allclose(stuck[[5, 70]], there[[5, 70]], atol=0.2)
+        _, before, _ = problem.step(state, blocks, TARGET, 0, "test", NOTHING)
         state, (moved, stayed) = restart(problem, state, blocks)
+        _, after, _ = problem.step(state, blocks, TARGET, 0, "test", NOTHING)
+        bounds = [blocks.gather([x.bound for x in info.objects]) for info in (before, after)]
+        assert (bounds[1] >= bounds[0] - 1e-3 * np.abs(bounds[0])).all()
         found = blocks.gather([local.coefficients for local in state.local])
         assert moved == 2
         np.testing.assert_allclose(found, here, atol=0.2)
@@ -391,10 +396,13 @@ def test_a_threshold_that_lets_the_population_overrule_the_data_is_told():
 
 
 @pytest.mark.filterwarnings("ignore::robusta_prob.DataWarning")
-def test_what_a_minority_does_coherently_takes_no_component():
+@pytest.mark.parametrize(
+    "loss", [{}, {"noise": rp.Noise(1.0, 5.0, 0.0), "prior": rp.Prior.flat()}], ids=["learned", "published"]
+)
+def test_what_a_minority_does_coherently_takes_no_component(loss):
     """Every start of rank 5 ends with the recurring spectrum as a component, at an angle of 1."""
     data = cases.survey(cases.twins(0.15, 2.0), 5, smooth=True, size=(600, 150))
-    fit = rp.fit(rp.dataset(data.flux, data.ivar), 5)
+    fit = rp.fit(rp.dataset(data.flux, data.ivar), 5, **loss)
     assert fit.status.ok and "more" in fit.config["start"]
     assert largest_angle(fit.basis, data.basis) < 0.05
 
