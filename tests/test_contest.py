@@ -76,7 +76,7 @@ def test_weak_components_beside_a_dominant_mean_are_found_as_by_an_exact_decompo
     X = sizes @ directions + rng.standard_normal((400, 200))
     basis = plain(X, np.ones(X.shape, bool), rank, 0).basis
     exact = np.linalg.svd(X, full_matrices=False)[2][:rank]
-    assert np.linalg.norm(basis - (basis @ exact.T) @ exact, 2) < 1e-3
+    assert np.linalg.norm(basis - (basis @ exact.T) @ exact, 2) < 5e-3
 
 
 def test_starts_that_run_off_all_of_them_are_told_with_what_to_do():
@@ -94,5 +94,6 @@ def test_starts_that_run_off_all_of_them_are_told_with_what_to_do():
 @pytest.mark.parametrize("shape", [(30, 4), (5, 40)])
 def test_no_components_too_many_where_there_is_no_room_for_them(shape):
     flux = np.random.default_rng(0).normal(size=shape)
-    names = rp.fit(rp.dataset(flux, np.full(shape, 100.0)), 4, max_epochs=3).config["start_scores"]
-    assert len(names) == 3
+    known = rp.Noise(math.inf, 1.0, 0.0)
+    fit = rp.fit(rp.dataset(flux, np.full(shape, 100.0)), 4, noise=known, max_epochs=3)
+    assert len(fit.config["start_scores"]) == 3

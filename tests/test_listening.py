@@ -76,10 +76,8 @@ def test_what_is_told_is_that_of_the_cells_heard(stride, object_scale):
     P = effective_ivar(W, law)
     cells = Heard(*(heard(x, stride) for x in (Y - A @ G, P, W, P > 0, of_a)))
     expected = sums_of(cells, heard(of_g, stride), law)
-    got = told(V, known, 0.0)
-    jax.tree.map(
-        partial(np.testing.assert_allclose, rtol=2e-3, atol=1e-2), (got.noise, got.influence), expected
-    )
+    got, close = told(V, known, 0.0), partial(np.testing.assert_allclose, rtol=2e-3, atol=1e-2)
+    jax.tree.map(close, (got.noise, got.influence), expected)
     bare, points = told(V, known, 1.0).influence, told(0.0 * V, 0.0 * known, 0.0).influence
     np.testing.assert_allclose(bare, points, rtol=1e-5)
 

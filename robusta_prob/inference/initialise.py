@@ -18,10 +18,7 @@ from robusta_prob.inference.threads import in_order
 Matrix = Float[np.ndarray, "objects pixels"]
 MAD_TO_SIGMA = 1.4826
 SUBSETS, BEST_SUBSETS = 300, 5  # of K + 1 rows: at 40 % of foreign ones a few are clean up to K = 10
-FLIPS, ABOVE_NOISE = (
-    3,
-    1.1,
-)  # leading singular values of noise differ by 1 %, a basis not yet at rest leaves 5 %
+FLIPS, ABOVE_NOISE = 3, 1.1  # leading singular values of noise differ by 1 %, a basis not at rest adds 5
 ROUNDS, SETTLED = 12, 1e-4  # of subspace iteration at most, and gain of any leading value that is none
 NEAR, FAR = 1.5, 4.0  # wrapping: unchanged up to NEAR robust sigmas, ignored beyond FAR
 

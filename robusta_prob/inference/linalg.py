@@ -133,9 +133,8 @@ def informed(
     the prior need have an inverse that is known to all digits.
     """
     V = xp.moveaxis(unpack(covariance.T, len(prior)), -1, 0)
-    X = xp.linalg.solve(
-        information * xp.eye(len(prior), dtype=V.dtype) + (1.0 - information) * (V @ prior), V
-    )
+    one = xp.eye(len(prior), dtype=V.dtype)
+    X = xp.linalg.solve(information * one + (1.0 - information) * (V @ prior), V)
     return 0.5 * (X + xp.swapaxes(X, 1, 2))
 
 
