@@ -33,7 +33,7 @@ PACKAGE, PCA, ONCE = "robusta_hmf", "randomized_pca", "robusta_hmf_300"
 FIELD = ("ours", "ours_published", "ours_to_its_objective", PCA, "numpyro_autodelta", PACKAGE)
 PASS, PASS_RANK, FEW, MORE = "ours_one_pass", 10, "robusta_hmf_2", "robusta_hmf_12"
 NAMES = {
-    "ours": "ours, defaults (all learned, four starts)",
+    "ours": "ours, defaults (all learned, starts compete)",
     "ours_published": "ours, published loss, one start, to rest",
     "ours_to_its_objective": "ours, the same, to the package's objective",
     PCA: "scikit-learn randomized PCA",

@@ -84,7 +84,8 @@ def fit(
         Epoch -> `anneal.Robustness`; default `anneal.tightening()`, but `anneal.constant()` with `init` or
         after the warm-up of `engine="svi"`.
     starts : int, optional
-        How many cheap starts compete on a subsample, 1 to 4 (the default); ignored with `init`.
+        How many cheap starts compete on a subsample, 1 to 4 (the default); ignored with `init`. The fourth,
+        which begins with components too many, only where the others leave more than noise.
     init : Fit or (K, M) array, optional
         Warm start: a fit, or a basis.
     key : JAX key or int
