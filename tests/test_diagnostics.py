@@ -286,7 +286,7 @@ def test_densities_of_chains_are_those_of_every_draws_own_law(of_chains, chains,
 
 
 def test_loo_and_summary_of_chains():
-    """Of twice as many objects: at K M / N = 0.8 five of 59 hold so much of the basis that k-hat exceeds 0.7."""
+    """Of twice as many objects: at K M / N = 0.8 five of 59 hold so much of the basis that k-hat > 0.7."""
     import arviz as az
 
     data = survey_of(2 * N)
