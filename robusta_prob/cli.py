@@ -163,7 +163,7 @@ def _fit_and_write(
     from robusta_prob import plots
 
     began = time.perf_counter()
-    with rp.Progress(disable=True if options.quiet else None) as bar:
+    with rp.Progress(tol=settings.get("tol", 0.01), disable=True if options.quiet else None) as bar:
         fit = rp.fit(data, rank, key=options.seed, callback=bar, **settings)
     rp.save(fit, folder / "fit.h5")
     _save(plots.basis(fit), folder / "basis.png")

@@ -118,7 +118,7 @@ def _fit_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--checkpoint",
         metavar="FILE",
-        help="save what is done here: the same command, again, goes on from it",
+        help="save what is done here, every half minute at most: the same command, again, goes on from it",
     )
     cli_processes.add_arguments(parser)
     _names(parser)

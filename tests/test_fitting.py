@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import robusta_prob as rp
+from robusta_prob.inference.progress import epochs_left
 from robusta_prob.simulate import largest_angle, low_rank, toy
 
 
@@ -244,3 +245,12 @@ def test_scale_is_not_biased_by_the_fitted_basis():
     """K = 8 of N = 60: without the basis' own uncertainty the scale comes out 8 % low."""
     data = low_rank(60, 400, 8, seed=1).data
     assert rp.fit(data, 8, starts=1).noise.scale == pytest.approx(1.0, abs=0.03)
+
+
+def test_the_end_of_a_fit_is_foreseen_where_moves_shrink():
+    assert epochs_left([1.0, 0.1, 0.01], 0.0001) == pytest.approx(2.0)
+    assert epochs_left([1.0, 0.1, 0.01], 0.1) == 0.0
+    assert math.isinf(epochs_left([0.1, 0.2, 0.3], 0.01)) and math.isinf(epochs_left([0.5, 0.4], 0.01))
+    with rp.Progress(tol=1e-4, disable=False) as bar:
+        rp.fit(low_rank(200, 40, 2, seed=0).data, 3, tol=1e-4, callback=bar)
+    assert " s left, basis moves" in str(bar._bar)
