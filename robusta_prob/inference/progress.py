@@ -26,8 +26,8 @@ RECENT = 5  # epochs by whose moves the end is foreseen
 class Progress:
     """Context manager and callback: `with Progress() as bar: fit(..., callback=bar)`.
 
-    Shows the rate, how far the basis moves, and what is left: of objects exactly; of a fit the time until moves,
-    should they go on to shrink as lately, are below `tol`, that of the fit.
+    Shows the rate, how far the basis moves, and what is left: of objects exactly; of a fit the time until its
+    moves, should they go on to shrink as lately, are below `tol`.
     """
 
     def __init__(self, label: str = "fit", *, tol: float = 0.01, disable: bool | None = None) -> None:
