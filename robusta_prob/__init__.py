@@ -33,6 +33,8 @@ from robusta_prob.scoring.outliers import surprise
 from robusta_prob.scoring.recovered import Recovery
 from robusta_prob.scoring.results import EmpiricalNull, Surprise
 from robusta_prob.scoring.table import score_columns, write_scores, write_windows
+from robusta_prob.selection.grid import select
+from robusta_prob.selection.results import Selection, write_selection
 
 try:
     __version__ = version("robusta-prob")
@@ -57,6 +59,7 @@ __all__ = [
     "Checkpoint",
     "Projection",
     "Recovery",
+    "Selection",
     "Status",
     "Surprise",
     "anneal",
@@ -79,11 +82,13 @@ __all__ = [
     "robust_weights",
     "save",
     "score_columns",
+    "select",
     "simulate",
     "split",
     "surprise",
     "to_arviz",
     "write",
     "write_scores",
+    "write_selection",
     "write_windows",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Int
 
 from robusta_prob.data import Dataset
 
@@ -31,6 +32,14 @@ def split(
     KeyError
         If `group` names no column.
     """
+    first, _ = drawn(data, fraction, seed, group)
+    return data.take(first), data.take(~first)
+
+
+def drawn(
+    data: Dataset, fraction: float, seed: int, group: str | Any
+) -> tuple[Bool[np.ndarray, " objects"], Int[np.ndarray, " objects"]]:
+    """Which objects are in the first set, and the number of everyone's group; raises as `split` does."""
     n, _ = data.shape
     if isinstance(group, str):
         if group not in data.meta:
@@ -47,4 +56,4 @@ def split(
         )
     chosen = np.zeros(len(groups), bool)
     chosen[np.random.default_rng(seed).permutation(len(groups))[:first]] = True
-    return data.take(chosen[member]), data.take(~chosen[member])
+    return chosen[member], member

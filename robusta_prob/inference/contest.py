@@ -17,7 +17,7 @@ from robusta_prob.inference.iterate import ADVICE
 from robusta_prob.inference.linalg import product
 from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.settle import settle
-from robusta_prob.inference.start import Begun, begin, subsample
+from robusta_prob.inference.start import GIVEN, Begun, begin, subsample
 from robusta_prob.inference.threads import in_order
 from robusta_prob.models.noise import effective_ivar, log_density
 
@@ -120,8 +120,9 @@ def compete(
     n, m = contest.shown.shape
     most = min(rank + SPARE, n - 1, m)
     if generous and most > rank and _something_left(contest, best, seed):
-        start = starts[[ran.begun.name for ran in field].index(best.begun.name)]
-        wide = contest.begin(start, most, seed, f"{best.begun.name} with {most - rank} more")
+        any_rank = _best([ran for ran in field if ran.begun.name != GIVEN]).begun.name
+        start = starts[[ran.begun.name for ran in field].index(any_rank)]
+        wide = contest.begin(start, most, seed, f"{any_rank} with {most - rank} more")
         field.append(_generous(contest, wide, rank, seed))
         best = _best(field)
     scores = MappingProxyType({ran.begun.name: ran.typical for ran in field})

@@ -84,10 +84,10 @@ def fit(
         Epoch -> `anneal.Robustness`; default `anneal.tightening()`, but `anneal.constant()` with `init` or
         after the warm-up of `engine="svi"`.
     starts : int, optional
-        How many cheap starts compete on a subsample, 1 to 4 (the default); ignored with `init`. The fourth,
-        which begins with components too many, only where the others leave more than noise.
+        How many cheap starts compete on a subsample, 1 to 4; default 4, or 0 with `init`. The fourth, which
+        begins with components too many, only where the others leave more than noise.
     init : Fit or (K, M) array, optional
-        Warm start: a fit, or a basis.
+        Warm start: a fit, or a basis. With `starts` it competes with these, and has to win.
     key : JAX key or int
         Of the subsample and its held-out cells. The same key gives the same fit.
     max_epochs : int
@@ -144,14 +144,15 @@ def fit(
         )
     if processes.count() > 1 and engine != "em":
         raise ValueError("several processes: engine='em' alone is for them")
-    gentle = init is None and engine == "em"  # the variational engine is warmed up in closed form
+    starts = (MOST_STARTS if init is None else 0) if starts is None else starts
+    gentle = starts > 0 and engine == "em"  # the variational engine is warmed up in closed form
     blocks_each = -(-data.shape[0] // (batch_rows or rows_per_batch(data))) // processes.count()
     usual = anneal.paced(updates_of(blocks_each)) if gentle else anneal.constant()
     schedule = checks.checked(schedule or usual)
     plan = Plan(model or rhmf, guide or "map", optimizer) if engine == "svi" else None
     request = Request(
         schedule,
-        starts or MOST_STARTS,
+        starts,
         init,
         checks.seed_of(key),
         max_epochs,

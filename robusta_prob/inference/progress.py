@@ -18,6 +18,7 @@ class Rows(NamedTuple):
     done: int
     total: int
     what: str  # is being done
+    unit: str = " objects"
 
 
 RECENT = 5  # epochs by whose moves the end is foreseen
@@ -40,7 +41,7 @@ class Progress:
             if line.what != self._what:
                 self._bar.reset(line.total)
                 self._bar.set_description(line.what, refresh=False)
-                self._bar.unit, self._what = " objects", line.what
+                self._bar.unit, self._what = line.unit, line.what
             self._bar.update(line.done - self._bar.n)
             return
         if self._bar.disable:

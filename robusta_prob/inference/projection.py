@@ -80,12 +80,13 @@ def projected(
     data: Dataset,
     *,
     batch_rows: int | None = None,
+    stride: int | None = None,
     callback: Callable[[Rows], None] | None = None,
 ) -> Projection:
-    """`project`, unchecked."""
+    """`project`, unchecked; with the `stride` of the fit's own data nothing is compiled that was not."""
     unit = fit.unit
     with precision(fit.dtype):
-        problem = _fixed_problem(fit, data)
+        problem = _fixed_problem(fit, data, stride)
         shared = _shared(fit, problem)
     start, scale = np.asarray(fit.population.mean / unit), unit * np.eye(fit.rank)
     output = fit.coefficient_covariance.dtype
@@ -266,10 +267,11 @@ def evaluate(
     return part, blocks()
 
 
-def _fixed_problem(fit: Fit, data: Dataset) -> Problem:
+def _fixed_problem(fit: Fit, data: Dataset, stride: int | None) -> Problem:
     prior = Prior.flat() if fit.flat_prior else Prior()
     noise = Noise(contamination=float(fit.loss.contamination))  # whether there is any is what counts
-    stride = 1 if np.ndim(fit.loss.floor) else stride_of(data)  # the program of a fit of these data
+    if stride is None:
+        stride = 1 if np.ndim(fit.loss.floor) else stride_of(data)  # the program of a fit of these data
     return Problem(data, fit.rank, noise, prior, NOTHING, True, fit.dtype, rows_per_batch(data), stride)
 
 

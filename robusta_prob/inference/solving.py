@@ -21,7 +21,7 @@ from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.request import Request
 from robusta_prob.inference.restart import NOBODY, Rows, restart
 from robusta_prob.inference.settle import NOTHING, settle
-from robusta_prob.inference.start import Begun, warm
+from robusta_prob.inference.start import Begun, given_start, warm
 
 RESTARTS = 3  # rounds of them at most
 HALF, MANY = (
@@ -55,9 +55,13 @@ def solve(
     interrupt: Callable[[em.State], bool],
 ) -> Solved:
     """The best start, or the given one, and the engine from there."""
-    if request.init is None:
+    if request.starts > 0 or request.init is None:
         generous = request.starts > len(STARTS)
-        begun = compete(problem, STARTS[: request.starts], request.seed, generous=generous)
+        starts = [
+            *STARTS[: request.starts],
+            *([] if request.init is None else [given_start(problem, request.init)]),
+        ]
+        begun = compete(problem, starts, request.seed, generous=generous)
         shared, A = blocks.agreed((begun.shared, begun.coefficients))  # or processes may have chosen others
         begun = begun._replace(shared=on_device(shared, begun.shared), coefficients=A)
     else:
@@ -71,7 +75,7 @@ def solve(
         most = HALF if at_rest else MANY
         return problem.learn.contamination > 0 and float(state.shared.loss.contamination) > most
 
-    exact = request.init is not None
+    exact = request.starts == 0
     state, _ = journal.state("begun", lambda: (_state_of(problem, begun, blocks, exact=exact), None))
     solved = _iterate(
         problem, begun, state, blocks, request, journal, spent, lambda x: interrupt(x) or lost(x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from robusta_prob.inference.problem import Problem
 from robusta_prob.inference.quantities import Globals
 from robusta_prob.inference.results import Fit, in_training
 
+GIVEN = "init"  # the name of a start that a user gives
 SUBSAMPLE = 1000  # objects whose medians starts go by: with fewer, 45 % of bad ones may be a majority
 
 
@@ -39,8 +40,8 @@ class Begun(NamedTuple):
         return em.init(self.shared, blocks.deal(A, self.shared.basis.dtype))
 
 
-def warm(problem: Problem, init: Fit | Array, seed: int) -> Begun:
-    """Begin at a fit, or at a basis (K, M)."""
+def basis_of(init: Fit | Array, problem: Problem) -> Float[np.ndarray, "rank pixels"]:
+    """The basis that is given, if it can be one of this problem."""
     data, rank = problem.data, problem.rank
     basis = np.asarray(init.basis if isinstance(init, Fit) else init)
     if basis.shape != (rank, data.shape[1]) or not np.isfinite(basis).all():
@@ -52,6 +53,23 @@ def warm(problem: Problem, init: Fit | Array, seed: int) -> Begun:
         raise ValueError(
             f"the {rank} rows of init must be linearly independent, else they are no basis of that rank"
         )
+    return basis.astype(data.dtype)
+
+
+def given_start(problem: Problem, init: Fit | Array) -> Callable[..., Start]:
+    """What is given as a start among others: its basis alone, with coefficients and noise law of its own."""
+    basis, _ = np.linalg.qr(basis_of(init, problem).T)
+
+    def start(Y: np.ndarray, seen: np.ndarray, rank: int, seed: int) -> Start:
+        return project_wrapped(Y, seen, basis.T)
+
+    start.__name__ = GIVEN
+    return start
+
+
+def warm(problem: Problem, init: Fit | Array, seed: int) -> Begun:
+    """Begin at a fit, or at a basis (K, M)."""
+    data, basis = problem.data, basis_of(init, problem)
     sample = subsample(problem, np.random.default_rng(seed))
     Y, W = np.asarray(sample.data.flux), np.asarray(sample.data.ivar)
     if isinstance(init, Fit):
@@ -64,9 +82,9 @@ def warm(problem: Problem, init: Fit | Array, seed: int) -> Begun:
         known = jnp.asarray(np.moveaxis(init.basis_covariance * init.information, 0, -1), problem.dtype)
         shared = shared._replace(basis_covariance=pack(known))
         same = data.shape[0] == len(init.ids) and in_training(init, data).all()
-        return Begun("init", shared, init.coefficients / data.unit if same else mean[None], ())
-    first = project_wrapped(Y, W > 0, basis.astype(data.dtype))
-    return begin(sample, first, W, "init")
+        return Begun(GIVEN, shared, init.coefficients / data.unit if same else mean[None], ())
+    first = project_wrapped(Y, W > 0, basis)
+    return begin(sample, first, W, GIVEN)
 
 
 def _given(problem: Problem) -> dict[str, Array]:

@@ -1,0 +1,1 @@
+"""How many components, and how robust: chosen by what was not fitted."""

@@ -1,0 +1,359 @@
+"""`select`: fits over a grid of ranks, and of robustness scales, judged by hidden cells of other objects."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from numbers import Real
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Array
+
+from robusta_prob.data import Dataset
+from robusta_prob.inference import checks
+from robusta_prob.inference.fitting import fit
+from robusta_prob.inference.initialise import STARTS, Start, majority
+from robusta_prob.inference.problem import stride_of
+from robusta_prob.inference.progress import Rows
+from robusta_prob.inference.results import Fit, in_training
+from robusta_prob.inference.storage import load, save
+from robusta_prob.io import check_writable
+from robusta_prob.models.noise import Noise
+from robusta_prob.models.priors import Prior
+from robusta_prob.partition import drawn
+from robusta_prob.selection.held_out import Judgement, judge, reach
+from robusta_prob.selection.results import Candidate, Selection, choose
+from robusta_prob.selection.segments import Segments, segments
+
+LANES = 2  # ranks side by side, each begun at the second larger one: whatever the machine, the same results
+
+Name = tuple[int, float | None]  # of a candidate: rank, scale
+
+
+class Settings(NamedTuple):
+    """What all fits of a grid have in common."""
+
+    noise: Noise
+    prior: Prior | None  # None: flat for the published loss, else learned
+    seed: int
+    tol: float
+    max_epochs: int
+    folder: Path | None
+
+    def law(self, scale: float | None) -> tuple[Noise, Prior]:
+        """The noise and the prior of one fit."""
+        if scale is None:
+            return self.noise, self.prior or Prior()
+        return Noise(1.0, scale, 0.0), self.prior or Prior.flat()
+
+
+def select(
+    data: Dataset,
+    ranks: Iterable[int],
+    scales: Iterable[float] | None = None,
+    *,
+    noise: Noise | None = None,
+    prior: Prior | None = None,
+    train: float = 0.5,
+    group: str | Any = None,
+    hidden: float = 0.2,
+    guard: int | None = None,
+    key: Array | int = 0,
+    tol: float = 0.1,
+    max_epochs: int = 60,
+    folder: str | PathLike[str] | None = None,
+    callback: Callable[[Rows], None] | None = None,
+) -> Selection:
+    """Choose the number of components, and of the published loss the robustness scale, by held-out density.
+
+    Every candidate is fitted to one part of the objects. Of the others, contiguous segments are hidden;
+    their coefficients are fitted to the rest, and the score is the log predictive density of the hidden
+    cells, under the noise law that each fit learns from its own residuals. By default that law is also what
+    is fitted, and only the rank is searched.
+
+    Parameters
+    ----------
+    data : Dataset
+        N objects x M pixels, in memory or on disk.
+    ranks : sequence of int
+        The ranks that compete, such as `range(1, 9)`.
+    scales : sequence of float, optional
+        Robustness scales Q: for each rank and scale the published loss is fitted, `Noise(1.0, Q, 0.0)` with
+        `Prior.flat()`. Default: the noise law is learned, and needs no grid.
+    noise, prior : optional
+        As in `rp.fit`; `noise` without `scales` only.
+    train : float
+        Share of the objects (of the groups) that is fitted.
+    group : str or (N,) array, optional
+        A column of `data.meta`, or labels: objects of one group (repeat observations of a source) stay
+        together, and count as one where errors are estimated.
+    hidden : float
+        Share of the pixels in hidden segments, up to 0.5.
+    guard : int, optional
+        Pixels on either side of a segment that are neither fitted nor judged, at most half its width.
+        Default: as far as residuals of the largest rank are correlated, at least one.
+    key : JAX key or int
+        Of the split, the segments and the fits.
+    tol, max_epochs
+        As in `rp.fit`. Ranks that are too small may never come to rest, which costs nothing but epochs.
+    folder : path, optional
+        Keep the fits there, one file each. Those that are there already, of the same data and settings, are
+        not made again.
+    callback : callable, optional
+        Called with `Rows` as candidates are done; `rp.Progress("select")` is a progress bar.
+
+    Returns
+    -------
+    Selection
+        `.rank` (and `.scale`) is the choice, `.fit()` the chosen fit, `print` shows the table,
+        `plots.selection` draws it.
+
+    Raises
+    ------
+    ValueError
+        If there is no rank, or an impossible one, scale or setting; or if a file in `folder` is of other data
+        or settings.
+    TypeError
+        If an argument is of the wrong kind.
+    OSError
+        If the folder cannot be written to.
+
+    Notes
+    -----
+    The largest rank is fitted from all starts. Each of the others begins from the directions along which
+    most objects vary in a larger one, in competition with the cheap starts; further scales begin at the fit
+    of their neighbour. Two ranks run side by side, since compilation keeps one core busy; results do not
+    depend on the number of cores.
+
+    References
+    ----------
+    Breiman, Friedman, Olshen & Stone (1984), sec. 3.4.3, for the least model within some standard errors of
+    the best; Vehtari & Lampinen (2002), Neural Computation 14, 2439, for predictive densities and their
+    paired differences.
+
+    Examples
+    --------
+    >>> import robusta_prob as rp
+    >>> data = rp.simulate.low_rank(300, 60, 2, seed=1).data
+    >>> rp.select(data, range(1, 4)).rank
+    2
+    """
+    checks.check_data(data)
+    ranks, columns = checked_ranks(ranks), _checked_scales(scales, noise)
+    check_shares(train, hidden, guard)
+    noise, prior = noise or Noise(), prior
+    seed = checks.seed_of(key)
+    first, member = drawn(data, train, seed, group)
+    learn, rest, groups = data.take(first), data.take(~first), member[~first]
+    checks.check_learnable(learn, ranks[-1], noise if scales is None else Noise(1.0, columns[0], 0.0))
+    settings = Settings(noise, prior, seed, tol, max_epochs, _made(folder))
+
+    total, done, lock, halt = len(ranks) * len(columns), 0, threading.Lock(), threading.Event()
+    stride = stride_of(learn)
+    fits: dict[Name, Fit | Path] = {}
+    found: dict[Name, tuple[Judgement, Candidate]] = {}
+    firsts: dict[int, Future[Fit]] = {rank: Future() for rank in ranks}
+    hide: Future[Segments] = Future()
+
+    def take(rank: int, scale: float | None, one: Fit) -> None:
+        nonlocal done
+        told = judge(one, rest, hide.result(), stride)
+        with lock:
+            found[rank, scale] = told, Candidate(rank, scale, told.density, told.published, one.status)
+            fits[rank, scale] = one if settings.folder is None else _file(settings.folder, rank, scale)
+            done += 1
+            if callback is not None:
+                callback(Rows(done, total, "select", " fits"))
+
+    def column(rank: int) -> None:
+        """All scales of a rank, each from its neighbour, the first of them from a larger rank."""
+        larger = ranks[min(ranks.index(rank) + LANES, len(ranks) - 1)]
+        first = _fitted(
+            learn, rank, columns[0], settings, firsts[larger].result() if larger > rank else None, halt
+        )
+        firsts[rank].set_result(first)
+        if rank == ranks[-1]:
+            width = max(1, reach(first, learn, stride)) if guard is None else guard
+            hide.set_result(segments(rest.shape[0], rest.shape[1], hidden, width, seed))
+        take(rank, columns[0], first)
+        for away in outwards(columns):
+            near = first
+            for scale in away:
+                near = _fitted(learn, rank, scale, settings, near, halt)
+                take(rank, scale, near)
+
+    def run(rank: int) -> None:
+        try:
+            column(rank)
+        except BaseException as error:
+            halt.set()
+            for one in firsts.values():  # or others would wait for ever
+                _fail(one, error)
+            _fail(hide, error)
+            raise
+
+    with ThreadPoolExecutor(LANES) as pool:
+        running = [pool.submit(run, rank) for rank in ranks[::-1]]
+        try:
+            for future in running:
+                future.result()
+        except BaseException:
+            halt.set()
+            raise
+    order = sorted(found, key=lambda name: (name[0], name[1] or 0.0))
+    candidates = tuple(found[name][1] for name in order)
+    count = found[order[0]][0].cells
+    if not count.any():
+        raise ValueError("no hidden cell is observed: nothing can be judged; hide more, or give more objects")
+    return Selection(
+        candidates, choose(candidates, count, groups), count, rest.ids, groups, hide.result(), fits
+    )
+
+
+def _fail(waited: Future[Any], error: BaseException) -> None:
+    if not waited.done():
+        waited.set_exception(error)
+
+
+def _fitted(
+    train: Dataset,
+    rank: int,
+    scale: float | None,
+    settings: Settings,
+    near: Fit | None,
+    halt: threading.Event,
+) -> Fit:
+    """The fit of one candidate: from its file, from a fit of the same rank, or of a larger one."""
+    noise, prior = settings.law(scale)
+    path = None if settings.folder is None else _file(settings.folder, rank, scale)
+    if path is not None and path.exists():
+        return _same(load(path), path, train, rank, noise, prior, settings)
+    begin: dict[str, Any] = {}
+    epochs = settings.max_epochs
+    if near is not None and near.rank == rank:
+        begin = {"init": near}
+        epochs = max(1, epochs // 2)  # it has those of its neighbour behind it
+    elif near is not None:
+        fewer = majority(Start(near.basis, near.coefficients), rank, settings.seed)
+        begin = {"init": fewer.basis, "starts": len(STARTS)}
+
+    def look(_: Any) -> None:
+        if halt.is_set():
+            raise InterruptedError("another fit of the grid failed")
+
+    made = fit(
+        train,
+        rank,
+        noise=noise,
+        prior=prior,
+        key=settings.seed,
+        tol=settings.tol,
+        max_epochs=epochs,
+        callback=look,
+        checkpoint=None if path is None else path.with_suffix(".checkpoint"),
+        **begin,
+    )
+    if path is not None:
+        save(made, path)
+        with contextlib.suppress(FileNotFoundError):  # a short fit has none
+            path.with_suffix(".checkpoint").unlink()
+    return made
+
+
+def _same(
+    one: Fit, path: Path, train: Dataset, rank: int, noise: Noise, prior: Prior, settings: Settings
+) -> Fit:
+    """A fit that was kept, if it is what would be fitted now."""
+    wanted = {
+        "rank": rank,
+        "noise": noise,
+        "prior": "flat" if prior.is_flat else "population",
+        "seed": settings.seed,
+        "max_epochs": settings.max_epochs,
+        "tol": settings.tol,
+    }
+    other = [
+        f"{name} {one.config.get(name)!r} (now {x!r})"
+        for name, x in wanted.items()
+        if one.config.get(name) != x
+    ]
+    if (
+        one.basis.shape[1] != train.shape[1]
+        or len(one.ids) != train.shape[0]
+        or not in_training(one, train).all()
+    ):
+        other = ["other training objects", *other]
+    if other:
+        raise ValueError(f"{path} is of {', '.join(other)}; choose another folder, or remove the file")
+    return one
+
+
+def _file(folder: Path, rank: int, scale: float | None) -> Path:
+    return folder / (f"rank-{rank:03d}.h5" if scale is None else f"rank-{rank:03d}-scale-{scale:g}.h5")
+
+
+def _made(folder: str | PathLike[str] | None) -> Path | None:
+    if folder is None:
+        return None
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    check_writable(path / "rank.h5")
+    return path
+
+
+def checked_ranks(ranks: Any) -> list[int]:
+    """Distinct ranks, ascending."""
+    try:
+        given = [ranks] if isinstance(ranks, int | np.integer) else list(ranks)
+    except TypeError:
+        raise TypeError(f"ranks must be integers, such as range(1, 9), got {ranks!r}") from None
+    for rank in given:
+        if isinstance(rank, bool) or not isinstance(rank, int | np.integer):
+            raise TypeError(f"ranks must be integers, got {rank!r}")
+    if not given or min(given) < 1:
+        raise ValueError(f"ranks must be at least one positive integer, got {given}")
+    return sorted({int(rank) for rank in given})
+
+
+def _checked_scales(scales: Any, noise: Noise | None) -> list[float | None]:
+    """Distinct scales: the middle one, from which the others are reached, and these, ascending."""
+    if scales is None:
+        return [None]
+    if noise is not None:
+        raise ValueError("scales= fits the published loss, Noise(1.0, scale, 0.0): leave out noise=")
+    given = [scales] if isinstance(scales, Real) else list(scales)
+    for scale in given:
+        if isinstance(scale, bool) or not isinstance(scale, Real) or not 0 < float(scale) < np.inf:
+            raise ValueError(f"scales must be positive numbers, got {scale!r}")
+    if not given:
+        raise ValueError("scales is empty: leave it out to learn the noise law")
+    ordered: list[float | None] = [*sorted({float(x) for x in given})]
+    middle = len(ordered) // 2
+    return [ordered[middle], *ordered[:middle], *ordered[middle + 1 :]]
+
+
+def outwards(columns: Sequence[float | None]) -> tuple[Sequence[float | None], Sequence[float | None]]:
+    """The scales below the first one, from the nearest on, and those above."""
+    middle = len(columns) // 2
+    return columns[middle:0:-1], columns[middle + 1 :]
+
+
+def check_shares(train: Any, hidden: Any, guard: Any) -> None:
+    """Refuse shares that are none, and guards that are no number of pixels."""
+    for name, value, most in (("train", train, 1.0), ("hidden", hidden, 0.5)):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, Real)
+            or not 0 < float(value) <= most
+            or value == 1
+        ):
+            raise ValueError(f"{name} must be a share above 0 and up to {most:g}, got {value!r}")
+    if guard is not None and (
+        isinstance(guard, bool) or not isinstance(guard, int | np.integer) or guard < 0
+    ):
+        raise ValueError(f"guard must be a number of pixels, 0 or more, got {guard!r}")
