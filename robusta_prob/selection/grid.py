@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from numbers import Real
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array
 
 from robusta_prob.data import Dataset
 from robusta_prob.inference import checks
-from robusta_prob.inference.fitting import fit
-from robusta_prob.inference.initialise import STARTS, Start, majority
 from robusta_prob.inference.problem import stride_of
 from robusta_prob.inference.progress import Rows
-from robusta_prob.inference.results import Fit, in_training
-from robusta_prob.inference.storage import load, save
-from robusta_prob.io import check_writable
+from robusta_prob.inference.results import Fit
 from robusta_prob.models.noise import Noise
 from robusta_prob.models.priors import Prior
 from robusta_prob.partition import drawn
+from robusta_prob.selection.candidates import Settings, file_of, fitted, made
 from robusta_prob.selection.held_out import Judgement, judge, reach
 from robusta_prob.selection.results import Candidate, Selection, choose
 from robusta_prob.selection.segments import Segments, segments
@@ -33,23 +29,6 @@ from robusta_prob.selection.segments import Segments, segments
 LANES = 2  # ranks side by side, each begun at the second larger one: whatever the machine, the same results
 
 Name = tuple[int, float | None]  # of a candidate: rank, scale
-
-
-class Settings(NamedTuple):
-    """What all fits of a grid have in common."""
-
-    noise: Noise
-    prior: Prior | None  # None: flat for the published loss, else learned
-    seed: int
-    tol: float
-    max_epochs: int
-    folder: Path | None
-
-    def law(self, scale: float | None) -> tuple[Noise, Prior]:
-        """The noise and the prior of one fit."""
-        if scale is None:
-            return self.noise, self.prior or Prior()
-        return Noise(1.0, scale, 0.0), self.prior or Prior.flat()
 
 
 def select(
@@ -151,7 +130,7 @@ def select(
     first, member = drawn(data, train, seed, group)
     learn, rest, groups = data.take(first), data.take(~first), member[~first]
     checks.check_learnable(learn, ranks[-1], noise if scales is None else Noise(1.0, columns[0], 0.0))
-    settings = Settings(noise, prior, seed, tol, max_epochs, _made(folder))
+    settings = Settings(noise, prior, seed, tol, max_epochs, made(folder))
 
     total, done, lock, halt = len(ranks) * len(columns), 0, threading.Lock(), threading.Event()
     stride = stride_of(learn)
@@ -165,7 +144,7 @@ def select(
         told = judge(one, rest, hide.result(), stride)
         with lock:
             found[rank, scale] = told, Candidate(rank, scale, told.density, told.published, one.status)
-            fits[rank, scale] = one if settings.folder is None else _file(settings.folder, rank, scale)
+            fits[rank, scale] = one if settings.folder is None else file_of(settings.folder, rank, scale)
             done += 1
             if callback is not None:
                 callback(Rows(done, total, "select", " fits"))
@@ -173,7 +152,7 @@ def select(
     def column(rank: int) -> None:
         """All scales of a rank, each from its neighbour, the first of them from a larger rank."""
         larger = ranks[min(ranks.index(rank) + LANES, len(ranks) - 1)]
-        first = _fitted(
+        first = fitted(
             learn, rank, columns[0], settings, firsts[larger].result() if larger > rank else None, halt
         )
         firsts[rank].set_result(first)
@@ -184,7 +163,7 @@ def select(
         for away in outwards(columns):
             near = first
             for scale in away:
-                near = _fitted(learn, rank, scale, settings, near, halt)
+                near = fitted(learn, rank, scale, settings, near, halt)
                 take(rank, scale, near)
 
     def run(rank: int) -> None:
@@ -218,92 +197,6 @@ def select(
 def _fail(waited: Future[Any], error: BaseException) -> None:
     if not waited.done():
         waited.set_exception(error)
-
-
-def _fitted(
-    train: Dataset,
-    rank: int,
-    scale: float | None,
-    settings: Settings,
-    near: Fit | None,
-    halt: threading.Event,
-) -> Fit:
-    """The fit of one candidate: from its file, from a fit of the same rank, or of a larger one."""
-    noise, prior = settings.law(scale)
-    path = None if settings.folder is None else _file(settings.folder, rank, scale)
-    if path is not None and path.exists():
-        return _same(load(path), path, train, rank, noise, prior, settings)
-    begin: dict[str, Any] = {}
-    epochs = settings.max_epochs
-    if near is not None and near.rank == rank:
-        begin = {"init": near}
-        epochs = max(1, epochs // 2)  # it has those of its neighbour behind it
-    elif near is not None:
-        fewer = majority(Start(near.basis, near.coefficients), rank, settings.seed)
-        begin = {"init": fewer.basis, "starts": len(STARTS)}
-
-    def look(_: Any) -> None:
-        if halt.is_set():
-            raise InterruptedError("another fit of the grid failed")
-
-    made = fit(
-        train,
-        rank,
-        noise=noise,
-        prior=prior,
-        key=settings.seed,
-        tol=settings.tol,
-        max_epochs=epochs,
-        callback=look,
-        checkpoint=None if path is None else path.with_suffix(".checkpoint"),
-        **begin,
-    )
-    if path is not None:
-        save(made, path)
-        with contextlib.suppress(FileNotFoundError):  # a short fit has none
-            path.with_suffix(".checkpoint").unlink()
-    return made
-
-
-def _same(
-    one: Fit, path: Path, train: Dataset, rank: int, noise: Noise, prior: Prior, settings: Settings
-) -> Fit:
-    """A fit that was kept, if it is what would be fitted now."""
-    wanted = {
-        "rank": rank,
-        "noise": noise,
-        "prior": "flat" if prior.is_flat else "population",
-        "seed": settings.seed,
-        "max_epochs": settings.max_epochs,
-        "tol": settings.tol,
-    }
-    other = [
-        f"{name} {one.config.get(name)!r} (now {x!r})"
-        for name, x in wanted.items()
-        if one.config.get(name) != x
-    ]
-    if (
-        one.basis.shape[1] != train.shape[1]
-        or len(one.ids) != train.shape[0]
-        or not in_training(one, train).all()
-    ):
-        other = ["other training objects", *other]
-    if other:
-        raise ValueError(f"{path} is of {', '.join(other)}; choose another folder, or remove the file")
-    return one
-
-
-def _file(folder: Path, rank: int, scale: float | None) -> Path:
-    return folder / (f"rank-{rank:03d}.h5" if scale is None else f"rank-{rank:03d}-scale-{scale:g}.h5")
-
-
-def _made(folder: str | PathLike[str] | None) -> Path | None:
-    if folder is None:
-        return None
-    path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
-    check_writable(path / "rank.h5")
-    return path
 
 
 def checked_ranks(ranks: Any) -> list[int]:
