@@ -11,6 +11,9 @@ import numpy as np
 
 @contextlib.contextmanager
 def precision(dtype: np.dtype) -> Iterator[None]:
-    """Let JAX compute in `dtype` inside this block and this thread only."""
-    with jax.enable_x64(np.dtype(dtype) == np.float64):
+    """Let JAX compute in `dtype` inside this block and this thread only.
+
+    A GPU would multiply matrices of float32 with the ten bits of TF32, and find another basis.
+    """
+    with jax.enable_x64(np.dtype(dtype) == np.float64), jax.default_matmul_precision("highest"):
         yield
