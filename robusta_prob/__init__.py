@@ -34,6 +34,7 @@ from robusta_prob.scoring.recovered import Recovery
 from robusta_prob.scoring.results import EmpiricalNull, Surprise
 from robusta_prob.scoring.table import score_columns, write_scores, write_windows
 from robusta_prob.selection.grid import select
+from robusta_prob.selection.one_fit import Relevance, relevance
 from robusta_prob.selection.results import Selection, write_selection
 
 try:
@@ -59,6 +60,7 @@ __all__ = [
     "Checkpoint",
     "Projection",
     "Recovery",
+    "Relevance",
     "Selection",
     "Status",
     "Surprise",
@@ -78,6 +80,7 @@ __all__ = [
     "reconstruct",
     "reconstruct_sd",
     "recovery",
+    "relevance",
     "residuals",
     "robust_weights",
     "save",

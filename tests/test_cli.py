@@ -5,6 +5,7 @@ import csv
 import inspect
 import io
 import math
+import shlex
 import subprocess
 import sys
 import warnings
@@ -17,10 +18,16 @@ import numpy as np
 import pytest
 
 import robusta_prob as rp
-from robusta_prob import cli, cli_arguments
+from robusta_prob import cli
+from robusta_prob.cli import shared
+from robusta_prob.cli.arguments import parser
 from robusta_prob.scoring import table as score_table
+from robusta_prob.selection.held_out import Published
+from robusta_prob.selection.results import Candidate
+from robusta_prob.selection.segments import Segments
 
 N, M = 128, 120  # one block of objects, as in test_plots.py
+SELECT = ("--group", "source", "--hidden", "0.3", "--guard", "1", "--seed", "4", "--dtype", "float64")
 SETTINGS = (
     "jax_compilation_cache_dir",
     "jax_persistent_cache_min_compile_time_secs",
@@ -34,7 +41,7 @@ def _no_cache() -> Iterator[None]:
     before = {name: getattr(jax.config, name) for name in SETTINGS}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", "")
-        patch.setattr(cli, "DPI", 50)
+        patch.setattr(shared, "DPI", 50)
         yield
     for name, value in before.items():
         jax.config.update(name, value)
@@ -71,6 +78,39 @@ def scored(run: Path, spectra: Path) -> tuple[Path, str, str]:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         assert cli.main(["score", str(run), str(spectra), "--top", "3", "-o", str(folder)]) == 0
     return folder, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def stars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Spectra of rank 2, of pairs of observations."""
+    made = rp.simulate.low_rank(160, 60, 2, seed=1).data
+    path = tmp_path_factory.mktemp("stars") / "stars.npz"
+    np.savez(path, flux=made.flux * made.unit, ivar=made.ivar / made.unit**2, source=np.arange(160) // 2)
+    return path
+
+
+@pytest.fixture(scope="module")
+def selected(stars: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """The folder of a choice among ranks, and what was printed on the way."""
+    folder = tmp_path_factory.mktemp("selected") / "a run"
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        assert cli.main(["select", str(stars), "--ranks", "1-3", "-o", str(folder), *SELECT]) == 0
+    return folder, out.getvalue(), err.getvalue()
+
+
+def a_selection(
+    scores: dict[tuple[int, float | None], float], chosen: int = 0, restless: int | None = None
+) -> rp.Selection:
+    """Candidates with these scores, exactly: no difference has an error."""
+    n, cells = 6, 4
+    ending = rp.Status("converged", ""), rp.Status("out_of_steps", "")
+    candidates = tuple(
+        Candidate(rank, scale, np.full(n, cells * score), Published(*np.ones(5)), ending[place == restless])
+        for place, ((rank, scale), score) in enumerate(scores.items())
+    )
+    where = Segments(np.zeros((n, 1), int), 1, 0, M)
+    return rp.Selection(candidates, chosen, np.full(n, cells), np.arange(n), np.arange(n), where, {})
 
 
 def is_png(path: Path) -> bool:
@@ -197,6 +237,41 @@ def test_demo_finds_what_it_hid(tmp_path: Path, capsys: pytest.CaptureFixture[st
     np.testing.assert_array_equal(survey.flux, rp.simulate.toy(N, M, seed=1).data.flux)
 
 
+def test_select_is_the_librarys(stars: Path, selected: tuple[Path, str, str]) -> None:
+    folder, out, err = selected
+    expected = rp.select(
+        rp.read(stars, dtype="float64"), [1, 2, 3], group="source", hidden=0.3, guard=1, key=4
+    )
+    assert str(expected) in out
+    rp.write_selection(expected, folder.parent / "expected.csv")
+    assert (folder / "selection.csv").read_text() == (folder.parent / "expected.csv").read_text()
+    assert expected.rank == 2
+    assert "Rank 2 is chosen: it scores best, and all of smaller rank are clearly worse" in out
+    assert err == ""
+
+
+def test_select_writes_a_picture_and_fits_and_says_how_to_go_on(
+    stars: Path, selected: tuple[Path, str, str]
+) -> None:
+    folder, out, _ = selected
+    assert {path.name for path in folder.iterdir()} == {"fits", "selection.csv", "selection.png"}
+    assert all(str(path) in out for path in folder.iterdir())
+    assert is_png(folder / "selection.png")
+    assert [rp.load(path).rank for path in sorted((folder / "fits").iterdir())] == [1, 2, 3]
+    last = shlex.split(out.splitlines()[-1])
+    same = ["--seed", "4", "--dtype", "float64"]
+    assert last == ["Next:", "robusta-prob", "fit", str(stars), "--rank", "2", "-o", str(folder), *same]
+
+
+def test_select_fits_nothing_twice(stars: Path, selected: tuple[Path, str, str]) -> None:
+    folder, _, _ = selected
+    table_before = (folder / "selection.csv").read_text()
+    before = {path: path.stat().st_mtime_ns for path in (folder / "fits").iterdir()}
+    assert cli.main(["select", str(stars), "--ranks", "1,2,3", "-o", str(folder), *SELECT, "-q"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (folder / "fits").iterdir()} == before
+    assert (folder / "selection.csv").read_text() == table_before
+
+
 # What is said ---------------------------------------------------------------------------------------
 
 
@@ -248,6 +323,70 @@ def test_published_is_a_shorthand(
     assert asked == [published, published, (rp.Noise(), rp.Prior())]
 
 
+def test_select_passes_on_what_is_asked(
+    stars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[object, dict[str, object]]] = []
+
+    def chosen(data: object, ranks: object, scales: object = None, **settings: object) -> rp.Selection:
+        asked.append(((ranks, scales), settings))
+        return a_selection({(4, None if scales is None else 2.5): 1.0})
+
+    monkeypatch.setattr(rp, "select", chosen)
+    monkeypatch.setattr(rp, "relevance", chosen)
+
+    def again(*arguments: str) -> object:
+        """The fit that is told to come next, as it would be understood."""
+        assert cli.main(["select", str(stars), "-o", str(tmp_path / "run"), *arguments]) == 0
+        return parser("").parse_args(shlex.split(capsys.readouterr().out.splitlines()[-1])[2:])
+
+    next_fit = again(
+        "--ranks", "1-3,5", "--nu", "inf", "--floor", "0", "--flat-prior", "--flux", "flux", "--tol", "1"
+    )
+    (what, settings), law = asked.pop(), rp.Noise(nu=math.inf, floor=0.0)
+    assert what == ([1, 2, 3, 5], None)
+    assert (settings["noise"], settings["prior"], settings["tol"]) == (law, rp.Prior.flat(), 1.0)
+    assert settings["folder"] == tmp_path / "run" / "fits"
+    assert (next_fit.rank, next_fit.nu, next_fit.floor, next_fit.flux) == (4, math.inf, 0.0, "flux")
+    assert next_fit.flat_prior
+    assert (next_fit.published, next_fit.tol) == (None, 0.01)
+
+    next_fit = again("--ranks", "4", "--scales", "2.5,3", "--train", "0.4", "--max-epochs", "7")
+    what, settings = asked.pop()
+    assert what == ([4], [2.5, 3.0])
+    assert (settings["noise"], settings["train"], settings["max_epochs"]) == (None, 0.4, 7)
+    assert (next_fit.published, next_fit.max_epochs) == (2.5, 500)
+
+    again("--ranks", "2-4", "--one-fit", "--scale", "1.5")
+    what, settings = asked.pop()
+    assert what == (4, None)
+    assert settings["noise"] == rp.Noise(scale=1.5)
+
+
+def test_select_tells_why_and_what_to_doubt(
+    stars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(selection: rp.Selection) -> tuple[str, str]:
+        monkeypatch.setattr(rp, "select", lambda *_, **__: selection)
+        assert cli.main(["select", str(stars), "--ranks", "3", "-o", str(tmp_path)]) == 0
+        return capsys.readouterr()
+
+    out, err = told(a_selection({(3, None): 1.0}))
+    assert "Rank 3 is chosen: there is no other candidate; all candidates came to rest." in out
+    assert err == ""
+    out, err = told(a_selection({(3, None): 1.0, (4, None): 1.25, (5, None): 1.0}, restless=1))
+    assert "(rank 4 scores higher by 0.25 +- 0 nats per pixel)" in out
+    assert "1 of 3 candidates did not come to rest (rank 4)." in out
+    assert "raise --max-epochs" in err
+    assert "let smaller ones compete too" in err
+    out, err = told(a_selection({(1, None): 0.5, (2, None): 0.75}, 1, restless=0))
+    assert "let larger ones compete too" in err
+    assert "--max-epochs" not in err  # a rank that is too small may never rest
+    out, err = told(a_selection({(1, 2.0): 1.0, (1, 3.0): 0.5, (2, 2.0): 0.5, (2, 3.0): 0.5}, 0))
+    assert "Rank 1 with scale 2 is chosen: it scores best; all candidates came to rest." in out
+    assert err == "robusta-prob: warning: scale 2 is the last in its direction: let others compete too\n"
+
+
 def test_non_finite_fit_exits_with_1(
     run: Path,
     spectra: Path,
@@ -269,7 +408,7 @@ def test_data_warning_is_one_line(spectra: Path, tmp_path: Path, capsys: pytest.
         return 0
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "_fit", stop)
+        patch.setattr(cli, "run_fit", stop)
         assert cli.main(["fit", str(spectra), "-k", "5", "-o", str(tmp_path)]) == 0
     assert capsys.readouterr().err == "robusta-prob: warning: 3 cells are odd\n"
 
@@ -286,14 +425,20 @@ def test_interrupt_exits_with_130(
     assert not (tmp_path / "run").exists()
 
 
-def test_help_as_a_program() -> None:
-    command = [sys.executable, "-m", "robusta_prob.cli", "score", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+@pytest.mark.parametrize("module", ["robusta_prob", "robusta_prob.cli"])
+def test_help_as_a_program(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "score", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
     assert done.stderr == ""
     assert "robusta-prob score run spectra.h5" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "fit", "project", "score"])
+@pytest.mark.parametrize("command", ["demo", "select", "fit", "project", "score"])
 def test_every_help_says_what_goes_in_and_comes_out(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         cli.main([command, "--help"])
@@ -305,10 +450,16 @@ def test_every_help_says_what_goes_in_and_comes_out(command: str, capsys: pytest
 
 def test_defaults_are_the_librarys() -> None:
     """They stand in the help, so they are written twice."""
-    asked = vars(cli_arguments.parser("").parse_args(["fit", "FILE", "-k", "1", "-o", "RUN"]))
+    asked = vars(parser("").parse_args(["fit", "FILE", "-k", "1", "-o", "RUN"]))
     own = inspect.signature(rp.fit).parameters
     for ours, theirs in (("max_epochs", "max_epochs"), ("tol", "tol"), ("seed", "key")):
         assert asked[ours] == own[theirs].default
+    asked = vars(parser("").parse_args(["select", "FILE", "-k", "1", "-o", "RUN"]))
+    for function in (rp.select, rp.relevance):
+        own = inspect.signature(function).parameters
+        assert asked["seed"] == own["key"].default
+        for name in ("train", "group", "hidden", "guard", "tol", "max_epochs"):
+            assert asked[name] == own[name].default
 
 
 # How it fails ---------------------------------------------------------------------------------------
@@ -385,6 +536,54 @@ def test_published_with_a_noise_law(
     assert "leave out --nu" in error
 
 
+@pytest.mark.parametrize("ranks", ["0", "0-3", "a-b", "8-2", "5,4-2", "1-", "2,", "-3", ""])
+def test_ranks_that_are_none(ranks: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["select", "stars.h5", f"--ranks={ranks}", "-o", "run"])
+    assert end.value.code == 2
+    assert f"--ranks: must look like 1-8 or 2,4,8, from 1 on, the smaller first; got {ranks!r}" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["--scales", "-1"], "scales must be positive numbers, got -1.0"),
+        (["--group", "nope"], "group='nope' is no column of the metadata; there are ['source']"),
+        (["--hidden", "0.9"], "hidden must be a share"),
+        (["--scales", "2", "--nu", "3", "--flat-prior"], "leave out --nu and --flat-prior"),
+        (["--one-fit", "--flat-prior"], "leave out --flat-prior"),
+    ],
+)
+def test_select_with_impossible_settings(
+    settings: list[str], message: str, stars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in fails(capsys, "select", stars, "--ranks", "2", "-o", tmp_path / "a" / "run", *settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_select_in_a_folder_of_others(
+    stars: Path, selected: tuple[Path, str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = selected[0]
+    before = sorted(folder.rglob("*"))
+    error = fails(capsys, "select", stars, "--ranks", "3", "-o", folder, "--seed", "5", "-q")
+    assert f"{folder / 'fits' / 'rank-003.h5'} is of other training objects" in error
+    assert sorted(folder.rglob("*")) == before
+    (tmp_path / "fits").write_text("mine")
+    for output in (tmp_path, tmp_path / "fits"):
+        assert "there is a file of that name" in fails(capsys, "select", stars, "--ranks", "2", "-o", output)
+    assert (tmp_path / "fits").read_text() == "mine"
+
+
+def test_scales_are_not_for_one_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["select", "stars.h5", "--ranks", "3", "-o", "run", "--one-fit", "--scales", "2"])
+    assert end.value.code == 2
+    assert "not allowed with argument --one-fit" in capsys.readouterr().err
+
+
 def test_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         cli.main(["fit", str(tmp_path / "none.h5"), "-k", "2", "-o", str(tmp_path / "run"), "--debug"])
@@ -396,10 +595,10 @@ def test_bits_of_a_mask_are_read_as_a_list(tmp_path: Path, capsys: pytest.Captur
     bits[0] = [0, 1, 2, 4, 32, 33]
     np.savez(path, flux=np.ones((4, 6)), ivar=np.ones((4, 6)), mask_or=bits)
     arguments = ["fit", str(path), "-k", "2", "-o", str(tmp_path / "run"), "--mask-bits", "1,5"]
-    asked = cli_arguments.parser("").parse_args([*arguments, "--mask", "mask_or"])
+    asked = parser("").parse_args([*arguments, "--mask", "mask_or"])
     assert asked.mask_bits == [1, 5]
     asked.quiet = True
-    assert cli._read(asked, "float32").n_observed.tolist() == [3, 6, 6, 6]
+    assert shared.read(asked, "float32").n_observed.tolist() == [3, 6, 6, 6]
     assert "name it too, with mask=" in fails(capsys, *arguments)
     for text in ("1;5", "", "-1", "a"):
         with pytest.raises(SystemExit) as end:
@@ -413,14 +612,14 @@ def test_bits_of_a_mask_are_read_as_a_list(tmp_path: Path, capsys: pytest.Captur
 
 def test_cache_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
-    cli._keep_compiled()
+    shared.keep_compiled()
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
     assert jax.config.jax_persistent_cache_min_compile_time_secs == 0
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    cli._keep_compiled()
+    shared.keep_compiled()
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "cache" / "robusta-prob" / "jax")
     (tmp_path / "file").touch()
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "file" / "below"))
-    cli._keep_compiled()  # cannot be made: silently without
+    shared.keep_compiled()  # cannot be made: silently without
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "cache" / "robusta-prob" / "jax")

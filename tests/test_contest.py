@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import robusta_prob as rp
+from robusta_prob.inference import solving
 from robusta_prob.inference.contest import compete
 from robusta_prob.inference.digits import precision
 from robusta_prob.inference.initialise import Start, has_structure, plain, wrapped
@@ -97,3 +98,54 @@ def test_no_components_too_many_where_there_is_no_room_for_them(shape):
     known = rp.Noise(math.inf, 1.0, 0.0)
     fit = rp.fit(rp.dataset(flux, np.full(shape, 100.0)), 4, noise=known, max_epochs=3)
     assert len(fit.config["start_scores"]) == 3
+
+
+@pytest.fixture(scope="module")
+def two_kinds():
+    """Six of ten objects along one direction, the others along another: rank 1 has to choose."""
+    directions = np.linalg.qr(np.random.default_rng(0).normal(size=(60, 2)))[0].T.astype("float32")
+    sizes = np.random.default_rng(1).normal(5, 1, size=(400, 1))
+    flux = sizes * directions[np.where(np.arange(400) % 5 < 3, 0, 1)]
+    flux += 0.01 * np.random.default_rng(2).normal(size=(400, 60))
+    return rp.dataset(flux, np.full(flux.shape, 1e4)), *directions[:, None]
+
+
+def test_what_is_given_competes_with_the_cheap_starts_and_has_to_win(two_kinds, monkeypatch):
+    data, most, few = two_kinds
+    law, cheap = rp.Noise(1.0, 3.0, 0.0), ("wrapped_sizes", "wrapped", "plain")
+    alone = rp.fit(data, 1, noise=law, starts=3)
+    beaten = rp.fit(data, 1, noise=law, starts=3, init=few)
+    scores = beaten.config["start_scores"]
+    assert set(scores) == {*cheap, "init"} and scores["init"] < min(scores[name] for name in cheap)
+    assert beaten.config["start"] == alone.config["start"]
+    np.testing.assert_array_equal(beaten.basis, alone.basis)
+
+    def second(Y, seen, rank, seed):
+        return Start(few, Y @ few.T)
+
+    monkeypatch.setattr(solving, "STARTS", (second,))
+    assert abs((rp.fit(data, 1, noise=law, starts=1).basis @ few.T).item()) > 0.99
+    won = rp.fit(data, 1, noise=law, starts=1, init=1e6 * most)  # its size means nothing
+    assert won.config["start"] == "init"
+    assert abs((won.basis @ most.T).item()) > 0.99
+
+
+def test_a_fit_competes_by_its_basis_alone(two_kinds):
+    data, law = two_kinds[0], rp.Noise(1.0, 3.0, 0.0)
+    given = rp.fit(data.take(slice(0, 300)), 1, noise=law, starts=1)
+    by_fit, by_basis = (rp.fit(data, 1, noise=law, starts=1, init=x) for x in (given, given.basis))
+    assert by_fit.config["start_scores"] == by_basis.config["start_scores"]
+    np.testing.assert_array_equal(by_fit.coefficients, by_basis.coefficients)
+
+
+@pytest.mark.parametrize(
+    ("init", "match"),
+    [
+        (np.ones((2, 60)), r"finite basis of shape \(rank, pixels\) = \(1, 60\), got shape \(2, 60\)"),
+        (np.full((1, 60), np.nan), "init must be a Fit or a finite basis"),
+        (np.zeros((1, 60)), "must be linearly independent"),
+    ],
+)
+def test_what_cannot_be_a_basis_does_not_compete(two_kinds, init, match):
+    with pytest.raises(ValueError, match=match):
+        rp.fit(two_kinds[0], 1, starts=1, init=init)

@@ -10,11 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 import robusta_prob as rp
 from robusta_prob import plots
 from robusta_prob.inference.results import PopulationLaw
+from robusta_prob.plots.style import BLACK, BLUE, VERMILLION
+from robusta_prob.selection.held_out import Published
+from robusta_prob.selection.results import Candidate
+from robusta_prob.selection.segments import Segments
 
 N, M, K = 128, 120, 5  # one block of objects: few shapes, little to compile
 
@@ -68,6 +75,43 @@ def of_rank_one(fit: rp.Fit) -> rp.Fit:
         moments=fit.moments[:1],
         near_equal=(),
     )
+
+
+CELLS = 4  # judged of each object
+JUDGES = 50
+
+
+def selection_of(
+    below: dict[tuple[int, float | None], float],
+    chosen: int,
+    *,
+    spread: float = 0.0,
+    std: tuple[float, ...] = (),
+    restless: tuple[int, ...] = (),
+) -> rp.Selection:
+    """By how far each is below the best [nats per pixel], by `spread` more or less in every other object."""
+    either = np.where(np.arange(JUDGES) % 2, -spread, spread)
+    ending = rp.Status("converged", ""), rp.Status("out_of_steps", "")
+    candidates = tuple(
+        Candidate(
+            rank,
+            scale,
+            CELLS * (2.0 - less + (less > 0) * either),
+            Published(0.1, std[place] if std else 1.0, 1.0, 1.0, 0.7),
+            ending[place in restless],
+        )
+        for place, ((rank, scale), less) in enumerate(below.items())
+    )
+    everyone, where = np.arange(JUDGES), Segments(np.zeros((JUDGES, 1), int), 1, 0, M)
+    return rp.Selection(candidates, chosen, np.full(JUDGES, CELLS), everyone, everyone, where, {})
+
+
+def frames(axes: Axes, colour: str) -> list[tuple[int, int]]:
+    """Row and column of the cells of a map with a frame of this colour."""
+    boxes = [
+        box for box in axes.patches if isinstance(box, Rectangle) and to_hex(box.get_edgecolor()) == colour
+    ]
+    return [(round(y), round(x)) for x, y in (box.get_center() for box in boxes)]
 
 
 def smallest_text(figure: Figure) -> float:
@@ -340,6 +384,110 @@ def test_overview_of_few_objects(scores: rp.Surprise, data: rp.Dataset, rows: li
     assert drawn(plots.overview(of_objects(scores, np.array(rows)), data.take(rows)))
 
 
+# The choice of a rank -------------------------------------------------------------------------------
+
+
+def test_selection_shows_what_each_rank_lacks_and_how_sure_that_is() -> None:
+    below = {3: 1.5, 4: 0.25, 5: 1e-3, 6: 0.0, 7: 4e-3}
+    chosen = selection_of({(k, None): x for k, x in below.items()}, 2, spread=0.005, restless=(0, 1))
+    figure = plots.selection(chosen)
+    (axes,) = figure.axes
+    # the paired differences scatter by +-0.005, as often up as down: the standard error of their mean
+    error = 0.005 * np.sqrt(1 / (JUDGES - 1))
+    points = [line for line in axes.get_lines() if line.get_marker() == "o" and line.get_markersize() < 9]
+    for line, (rank, lacks) in zip(points, below.items(), strict=True):
+        clear = lacks > 2 * error
+        assert axes.get_xticklabels()[int(line.get_xdata()[0])].get_text() == str(rank)
+        assert line.get_ydata()[0] == pytest.approx(lacks, abs=1e-12)
+        assert line.get_color() == (VERMILLION if clear else BLUE)
+        assert line.get_markerfacecolor() == ("white" if rank < 5 else line.get_color())
+    (ring,) = (line for line in axes.get_lines() if line.get_markersize() > 9)
+    assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (2, pytest.approx(1e-3))
+    bars = [np.ptp(bar.get_segments()[0][:, 1]) for bar in axes.collections]
+    expected = [2 * n * error * (lacks > 0) for lacks in below.values() for n in (2, 1)]
+    np.testing.assert_allclose(bars, expected, atol=1e-12)
+    assert axes.get_yscale() == "symlog"
+    worst, top = axes.get_ylim()
+    assert worst > 1.5  # the best is above the others
+    assert top < -2 * (error - 1e-3 / 2)
+    assert "[nats per pixel]" in axes.get_ylabel()
+    assert "did not come to rest" in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert drawn(figure)
+
+
+def test_selection_of_similar_ranks_has_a_linear_axis() -> None:
+    figure = plots.selection(selection_of({(2, None): 0.0, (4, None): 0.01, (8, None): 0.02}, 0, spread=0.01))
+    (axes,) = figure.axes
+    assert axes.get_yscale() == "linear"
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["2", "4", "8"]
+    assert "did not come to rest" not in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert drawn(figure)
+
+
+@pytest.mark.parametrize("ranks", [[5], [1, 2, 3], range(1, 141)], ids=["one", "three", "very many"])
+@pytest.mark.parametrize("scale", [None, 5.0])
+def test_selection_of_ranks_that_are_all_equal(ranks: list[int], scale: float | None) -> None:
+    figure = plots.selection(selection_of({(rank, scale): 0.0 for rank in ranks}, 0))
+    (axes,) = figure.axes
+    assert axes.get_title().startswith(f"Chosen: rank {ranks[0]}")
+    assert ("scale 5" in axes.get_title()) == (scale is not None)
+    assert len(axes.get_xticks()) <= 15
+    assert drawn(figure)
+
+
+def test_selection_maps_ranks_and_scales() -> None:
+    below = np.array([[0.3, 0.2], [0.004, 0.0], [0.0002, 0.03]])
+    std = np.array([[0.6, 1.7], [0.9, 1.25], [1.0, 100.0]])
+    names = [(rank, scale) for rank in (4, 5, 6) for scale in (1.0, 2.5)]
+    chosen = selection_of(
+        dict(zip(names, below.ravel().tolist(), strict=True)),
+        3,
+        spread=0.001,
+        std=tuple(std.ravel().tolist()),
+        restless=(0,),
+    )
+    figure = plots.selection(chosen)
+    top, bottom = figure.axes
+    least = 2e-4  # 0 has no logarithm
+    np.testing.assert_allclose(top.images[0].get_array(), np.maximum(below, least), rtol=1e-9)
+    assert [text.get_text() for text in top.texts] == ["0.30*", "0.20", "0.0040", "0", "0.00020", "0.030"]
+    assert [text.get_text() for text in bottom.texts] == ["0.600*", "1.70", "0.900", "1.25", "1.00", "100"]
+    np.testing.assert_allclose(bottom.images[0].get_array(), np.maximum(np.abs(std - 1.0), 0.1), rtol=1e-9)
+    assert frames(top, VERMILLION.lower()) == frames(bottom, VERMILLION.lower()) == [(1, 1)]
+    assert frames(top, "#000000") == [(1, 1), (2, 0)]  # two standard errors are 0.00029
+    assert [text.get_text() for text in bottom.get_xticklabels()] == ["1", "2.5"]
+    assert [text.get_text() for text in top.get_yticklabels()] == ["4", "5", "6"]
+    assert "did not come to rest" in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert drawn(figure)
+
+
+def test_numbers_in_a_map_can_be_read() -> None:
+    """White or black, whichever differs more in luminance from the colour of the cell (WCAG 2)."""
+    below = {(1 + i // 13, float(i % 13)): float(10.0 ** (-i / 9)) for i in range(38)} | {(3, 12.0): 0.0}
+    (axes, _) = plots.selection(selection_of(below, 38)).axes
+    image = axes.images[0]
+    for text in axes.texts:
+        column, row = (round(x) for x in text.get_position())
+        share = np.array(image.cmap(image.norm(image.get_array()[row, column]))[:3])
+        luminance = np.where(share > 0.03928, ((share + 0.055) / 1.055) ** 2.4, share / 12.92) @ (
+            0.2126,
+            0.7152,
+            0.0722,
+        )
+        contrast = 1.05 / (luminance + 0.05) if text.get_color() == "white" else (luminance + 0.05) / 0.05
+        assert text.get_color() in ("white", BLACK)
+        assert contrast > 4.5  # the standard's for small text
+
+
+@pytest.mark.parametrize("scales", [2, 13, 14, 40])
+def test_selection_of_one_rank_and_of_many_scales(scales: int) -> None:
+    std = (np.nan, *np.linspace(0.5, 2.0, scales - 1))
+    figure = plots.selection(selection_of({(3, float(q)): 0.0 for q in range(1, scales + 1)}, 0, std=std))
+    assert len(figure.axes) == (2 if scales <= 13 else 4)  # with numbers, or with keys of the colours
+    assert bool(figure.axes[0].texts) == (scales <= 13)
+    assert drawn(figure)
+
+
 # Single objects -------------------------------------------------------------------------------------
 
 
@@ -554,6 +702,9 @@ def test_text_is_legible(
         plots.overview(scores, data),
         plots.outliers(fit, data, scores, 2, projection),
         plots.object_panels(fit, data, with_windows(scores, 0, (5, 9, -9.0)), 0, projection),
+        plots.selection(selection_of({(1, None): 0.5, (2, None): 0.0}, 1, spread=0.01)),
+        plots.selection(selection_of({(1, float(q)): 0.1 * q for q in range(3)}, 0)),
+        plots.selection(selection_of({(1, float(q)): 0.1 * q for q in range(20)}, 0)),
     ):
         assert smallest_text(figure) >= 8.0
 

@@ -11,6 +11,7 @@ from robusta_prob.plots.completeness import recovery_curves
 from robusta_prob.plots.fits import basis, history
 from robusta_prob.plots.objects import object_pages, object_panels, outliers
 from robusta_prob.plots.p_values import calibration
+from robusta_prob.plots.selections import selection
 from robusta_prob.plots.surveys import overview, surprise_against_sn, surprise_histogram
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "outliers",
     "overview",
     "recovery_curves",
+    "selection",
     "surprise_against_sn",
     "surprise_histogram",
 ]

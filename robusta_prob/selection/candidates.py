@@ -41,7 +41,7 @@ def fitted(
     scale: float | None,
     settings: Settings,
     near: Fit | None,
-    halt: threading.Event,
+    halt: threading.Event | None = None,
 ) -> Fit:
     """The fit of one candidate: from its file, from a fit of the same rank, or of a larger one."""
     noise, prior = settings.law(scale)
@@ -61,7 +61,7 @@ def fitted(
         begin = {"init": fewer.basis, "starts": len(STARTS)}
 
     def look(_: Any) -> None:
-        if halt.is_set():
+        if halt is not None and halt.is_set():
             raise InterruptedError("another fit of the grid failed")
 
     new = fit(

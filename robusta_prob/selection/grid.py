@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from numbers import Real
 from os import PathLike
 from pathlib import Path
@@ -138,6 +138,7 @@ def select(
     found: dict[Name, tuple[Judgement, Candidate]] = {}
     firsts: dict[int, Future[Fit]] = {rank: Future() for rank in ranks}
     hide: Future[Segments] = Future()
+    failures: list[BaseException] = []
 
     def take(rank: int, scale: float | None, one: Fit) -> None:
         nonlocal done
@@ -155,6 +156,8 @@ def select(
         first = fitted(
             learn, rank, columns[0], settings, firsts[larger].result() if larger > rank else None, halt
         )
+        if failures:
+            return
         firsts[rank].set_result(first)
         if rank == ranks[-1]:
             width = max(1, reach(first, learn, stride)) if guard is None else guard
@@ -168,22 +171,24 @@ def select(
 
     def run(rank: int) -> None:
         try:
-            column(rank)
-        except BaseException as error:
+            if not failures:
+                column(rank)
+        except BaseException as error:  # the first is the cause of those that follow
+            failures.append(error)
             halt.set()
             for one in firsts.values():  # or others would wait for ever
                 _fail(one, error)
             _fail(hide, error)
-            raise
 
     with ThreadPoolExecutor(LANES) as pool:
         running = [pool.submit(run, rank) for rank in ranks[::-1]]
         try:
-            for future in running:
-                future.result()
-        except BaseException:
+            wait(running)
+        except BaseException:  # an interruption from the keyboard
             halt.set()
             raise
+    if failures:
+        raise failures[0]
     order = sorted(found, key=lambda name: (name[0], name[1] or 0.0))
     candidates = tuple(found[name][1] for name in order)
     count = found[order[0]][0].cells
@@ -245,7 +250,8 @@ def check_shares(train: Any, hidden: Any, guard: Any) -> None:
             or not 0 < float(value) <= most
             or value == 1
         ):
-            raise ValueError(f"{name} must be a share above 0 and up to {most:g}, got {value!r}")
+            upto = "below 1" if most == 1.0 else f"up to {most:g}"
+            raise ValueError(f"{name} must be a share above 0 and {upto}, got {value!r}")
     if guard is not None and (
         isinstance(guard, bool) or not isinstance(guard, int | np.integer) or guard < 0
     ):

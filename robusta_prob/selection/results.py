@@ -137,7 +137,7 @@ class Selection:
 
     def columns(self) -> dict[str, list[float]]:
         """The table: of every candidate the score, how much it lacks of the best, the published scores."""
-        best = self.candidates[int(np.argmax([one.density.sum() for one in self.candidates]))]
+        best = self.candidates[int(np.argmax([_total(one) for one in self.candidates]))]
         lacks = [paired(best.density - one.density, self.count, self.groups) for one in self.candidates]
         table: dict[str, list[float]] = {"rank": [one.rank for one in self.candidates]}
         if self.scales != (None,):
@@ -193,10 +193,21 @@ def choose(
     candidates: Sequence[Candidate], count: Int[np.ndarray, " objects"], groups: Int[np.ndarray, " objects"]
 ) -> int:
     """The smallest rank, at its best scale, to which no candidate is clearly preferred."""
-    total = [float(one.density.sum()) for one in candidates]
+    total = [_total(one) for one in candidates]
     best = candidates[int(np.argmax(total))]
     order = sorted(range(len(candidates)), key=lambda i: (candidates[i].rank, -total[i]))
-    return next(i for i in order if not paired(best.density - candidates[i].density, count, groups).is_clear)
+    enough = (
+        i
+        for i in order
+        if total[i] > -math.inf and not paired(best.density - candidates[i].density, count, groups).is_clear
+    )
+    return next(enough, order[0])
+
+
+def _total(candidate: Candidate) -> float:
+    """What the hidden cells say together; of a fit that is not finite, the worst."""
+    total = float(candidate.density.sum())
+    return total if math.isfinite(total) else -math.inf
 
 
 def write_selection(selection: Selection, path: str | PathLike[str]) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from robusta_prob import cli_processes
+from robusta_prob.cli import processes, values
 
 FIT_HELP = """\
 Learn a robust low-rank basis from spectra with errors, holes and outliers.
@@ -13,6 +12,12 @@ Learn a robust low-rank basis from spectra with errors, holes and outliers.
 In:   FILE, an .npz, .h5 or .fits file with flux (objects x pixels) and inverse variances or errors of the
       same shape; a grid (wavelengths), ids and further columns are found by their usual names.
 Out:  RUN/fit.h5 (the fit), RUN/basis.png and RUN/history.png (pictures of it)."""
+SELECT_HELP = """\
+Choose the number of basis vectors by how well spectra are predicted that they were not learned from.
+
+In:   FILE, spectra as for `robusta-prob fit`.
+Out:  RUN/selection.csv (scores of all candidates), RUN/selection.png (a picture of them), RUN/fits (a fit to
+      the training objects for each: the same command, again, does not repeat those that are done)."""
 PROJECT_HELP = """\
 Coefficients, with covariances, of spectra on the basis of an earlier fit.
 
@@ -31,6 +36,8 @@ Simulate a small survey with known outliers, fit it, score it, and say how much 
 
 In:   nothing.
 Out:  in the folder DEMO: survey.h5 (the spectra, for `robusta-prob fit`), and what fit and score write."""
+
+SPECTRA = "spectra: .npz, .h5, .hdf5, .fits"
 
 
 def parser(version: str) -> argparse.ArgumentParser:
@@ -63,6 +70,9 @@ def parser(version: str) -> argparse.ArgumentParser:
         return added
 
     _demo_arguments(command("demo", "simulate a survey, fit it, score it", DEMO_HELP, "-o demo"))
+    _select_arguments(
+        command("select", "choose the rank of a fit", SELECT_HELP, "spectra.h5 --ranks 1-8 -o run")
+    )
     _fit_arguments(
         command("fit", "learn a robust basis from spectra", FIT_HELP, "spectra.h5 --rank 8 -o run")
     )
@@ -84,43 +94,68 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     _top(parser)
 
 
+def _select_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("file", metavar="FILE", help=SPECTRA)
+    add(
+        "-k",
+        "--ranks",
+        type=values.ranks,
+        required=True,
+        metavar="K-K",
+        help="numbers of basis vectors that compete, such as 1-8 or 2,4,8",
+    )
+    add("-o", "--output", required=True, metavar="RUN", help="folder to write to, made where needed")
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument(
+        "--scales",
+        type=values.scales,
+        metavar="Q,Q,...",
+        help="for each rank fit the published loss with these scales, as `fit --published Q` does",
+    )
+    ways.add_argument(
+        "--one-fit",
+        action="store_true",
+        help="a quick look: fit the largest rank only, and see how many of its vectors are of use",
+    )
+    add = parser.add_argument_group("how candidates are judged").add_argument
+    add("--train", type=float, default=0.5, metavar="SHARE", help="of the objects, to fit (default: 0.5)")
+    add(
+        "--hidden",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="of the pixels of all others, to be predicted, up to 0.5 (default: 0.2)",
+    )
+    add(
+        "--guard",
+        type=int,
+        metavar="N",
+        help="pixels on either side that are hidden too (default: as far as noise is correlated)",
+    )
+    add("--group", metavar="COLUMN", help="of FILE: objects that agree in it stay together, and count as one")
+    _model(parser)
+    _run(parser, max_epochs=60, tol=0.1)
+    _names(parser)
+
+
 def _fit_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("file", metavar="FILE", help="spectra: .npz, .h5, .hdf5, .fits")
+    add("file", metavar="FILE", help=SPECTRA)
     add("-k", "--rank", type=int, required=True, metavar="K", help="number of basis vectors")
     add("-o", "--output", required=True, metavar="RUN", help="folder to write to, made where needed")
-    add = parser.add_argument_group("the model (what is left out is learned)").add_argument
-    add("--nu", type=float, help="degrees of freedom of the Student t noise; inf is Gaussian")
-    add("--scale", type=float, help="factor on the given errors")
-    add(
-        "--floor", type=_floor, help="error added in quadrature, in the unit of the flux; pixel: one for each"
-    )
-    add("--contamination", type=float, metavar="SHARE", help="share of bad cells; 0 where --nu is given")
-    add("--flat-prior", action="store_true", help="no population behind the coefficients: maximum likelihood")
-    add(
+    _model(parser).add_argument(
         "--published",
         type=float,
         metavar="Q",
         help="as in the paper: --nu 1 --scale Q --floor 0 --contamination 0 --flat-prior",
     )
-    add = parser.add_argument_group("the run").add_argument
-    add("--seed", type=int, default=0, help="the same seed gives the same fit (default: 0)")
-    add(
-        "--max-epochs", type=int, default=500, metavar="N", help="passes over the data at most (default: 500)"
-    )
-    add("--tol", type=float, default=0.01, help="end this close to rest, in posterior sd (default: 0.01)")
-    add(
-        "--dtype",
-        choices=("float32", "float64"),
-        default="float32",
-        help="of the computation (default: float32)",
-    )
-    add(
+    _run(parser, max_epochs=500, tol=0.01).add_argument(
         "--checkpoint",
         metavar="FILE",
         help="save what is done here, every half minute at most: the same command, again, goes on from it",
     )
-    cli_processes.add_arguments(parser)
+    processes.add_arguments(parser)
     _names(parser)
 
 
@@ -137,12 +172,12 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what to look for")
     group.add_argument(
         "--lines",
-        type=_lines,
-        action=_Named,
+        type=values.lines,
+        action=values.Named,
         metavar="NAME=X,X,...",
         help="positions that are looked at together, in units of the grid; may be repeated",
     )
-    group.add_argument("--windows", type=_widths, metavar="W,W,...", help="widths of runs [pixels]")
+    group.add_argument("--windows", type=values.widths, metavar="W,W,...", help="widths of runs [pixels]")
     group.add_argument(
         "--empirical-null",
         action="store_true",
@@ -151,34 +186,45 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     _names(parser)
 
 
-class _Named(argparse.Action):
-    """Collect (name, positions) in a mapping."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        (name, positions), known = values, getattr(namespace, self.dest) or {}
-        if name in known:
-            raise argparse.ArgumentError(self, f"two sets are called {name}; give each a name of its own")
-        setattr(namespace, self.dest, {**known, name: positions})
-
-
-def _lines(text: str) -> tuple[str, list[float]]:
-    name, _, positions = text.rpartition("=")
-    try:
-        return name or "lines", [float(x) for x in positions.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must look like CaII=8498,8542,8662; got {text!r}") from None
+def _model(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    group = parser.add_argument_group("the model (what is left out is learned)")
+    add = group.add_argument
+    add("--nu", type=float, help="degrees of freedom of the Student t noise; inf is Gaussian")
+    add("--scale", type=float, help="factor on the given errors")
+    add(
+        "--floor",
+        type=values.floor,
+        help="error added in quadrature, in the unit of the flux; pixel: one for each",
+    )
+    add("--contamination", type=float, metavar="SHARE", help="share of bad cells; 0 where --nu is given")
+    add("--flat-prior", action="store_true", help="no population behind the coefficients: maximum likelihood")
+    return group
 
 
-def _widths(text: str) -> list[int]:
-    try:
-        return [int(x) for x in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must look like 2,4,8; got {text!r}") from None
+def _run(parser: argparse.ArgumentParser, max_epochs: int, tol: float) -> argparse._ArgumentGroup:
+    group = parser.add_argument_group("the run")
+    add = group.add_argument
+    add("--seed", type=int, default=0, help="the same seed gives the same fit (default: 0)")
+    add(
+        "--max-epochs",
+        type=int,
+        default=max_epochs,
+        metavar="N",
+        help=f"passes over the data at most (default: {max_epochs})",
+    )
+    add("--tol", type=float, default=tol, help=f"end this close to rest, in posterior sd (default: {tol:g})")
+    add(
+        "--dtype",
+        choices=("float32", "float64"),
+        default="float32",
+        help="of the computation (default: float32)",
+    )
+    return group
 
 
 def _run_and_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("fit", metavar="RUN", help="folder of an earlier `robusta-prob fit`, or its fit.h5")
-    parser.add_argument("file", metavar="FILE", help="spectra: .npz, .h5, .hdf5, .fits")
+    parser.add_argument("file", metavar="FILE", help=SPECTRA)
 
 
 def _names(parser: argparse.ArgumentParser) -> None:
@@ -190,7 +236,7 @@ def _names(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mask", metavar="NAME", help="(objects x pixels) where not 0, the cell is missing")
     group.add_argument(
         "--mask-bits",
-        type=_bits,
+        type=values.bits,
         metavar="B,B,...",
         help="numbers of the bits of the mask that mean bad, such as 1,5,12 (default: all)",
     )
@@ -203,27 +249,5 @@ def _names(parser: argparse.ArgumentParser) -> None:
 
 def _top(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--top", type=_positive, default=6, metavar="N", help="objects in outliers.png (default: 6)"
+        "--top", type=values.positive, default=6, metavar="N", help="objects in outliers.png (default: 6)"
     )
-
-
-def _bits(text: str) -> list[int]:
-    numbers = text.split(",")
-    if not all(number.strip().isdecimal() for number in numbers):
-        raise argparse.ArgumentTypeError(f"must be numbers of bits, such as 1,5,12, got {text!r}")
-    return [int(number) for number in numbers]
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
-
-
-def _floor(text: str) -> float | str:
-    """A number, or the word for one floor per pixel."""
-    try:
-        return text if text == "pixel" else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a number or the word pixel, got {text!r}") from None

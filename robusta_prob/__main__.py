@@ -1,0 +1,8 @@
+"""`python -m robusta_prob` is `robusta-prob`."""
+
+import sys
+
+from robusta_prob.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

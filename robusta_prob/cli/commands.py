@@ -1,0 +1,176 @@
+"""`robusta-prob demo | fit | project | score`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+import robusta_prob as rp
+from robusta_prob.cli.processes import join
+from robusta_prob.cli.shared import law, load, read, save, say, say_where, warn, writable
+from robusta_prob.inference.iterate import NON_FINITE
+from robusta_prob.io import atomic_path
+from robusta_prob.scoring.table import most_surprising
+
+FLAG = 0.05  # q-value below which an object is flagged
+TOO_MANY = 0.2  # share of flagged objects that says more about the model than about the objects
+ROWS_PRINTED = 10
+DEMO_RANK = 5  # that of `simulate.toy`
+OF_FIT = ("fit.h5", "basis.png", "history.png")
+OF_SCORES = ("scores.csv", "windows.csv", "surprise.png", "outliers.png")
+
+
+def run_fit(options: argparse.Namespace) -> int:
+    """Fit, and write the fit and its pictures."""
+    settings, leads = _settings(options), join(options)
+    data = read(options, options.dtype)
+    if not leads:
+        return int(rp.fit(data, options.rank, key=options.seed, **settings).status.code == NON_FINITE)
+    with writable(options.output) as folder:
+        fit = _fit_and_write(data, options.rank, options, folder, **settings)
+        if (folder / "scores.csv").exists():
+            warn(f"scores.csv in {folder} is of an earlier fit; score again")
+    say_where(options, folder, *OF_FIT)
+    say(options, "Next: " + shlex.join(["robusta-prob", "score", str(folder), options.file]))
+    return int(fit.status.code == NON_FINITE)
+
+
+def run_project(options: argparse.Namespace) -> int:
+    """Write the coefficients of spectra on an earlier fit."""
+    folder, fit = load(options.fit)
+    data = read(options, str(fit.dtype))
+    target = Path(options.output) if options.output else folder / "projection.h5"
+    with atomic_path(target) as temporary:
+        with rp.Progress("project", disable=True if options.quiet else None) as bar:
+            projection = rp.project(fit, data, callback=bar)
+        with h5py.File(temporary, "w") as file:
+            file.attrs["format"], file.attrs["version"] = "robusta_prob.Projection", 1
+            file.attrs["flux_name"], file.attrs["rank"] = fit.flux_name, fit.rank
+            file["coefficients"], file["covariance"] = projection.coefficients, projection.covariance
+            text = projection.ids.dtype.kind in "US"
+            file["ids"] = projection.ids.astype(h5py.string_dtype()) if text else projection.ids
+    say(options, f"Coefficients of {data.shape[0]:,} objects on {fit.rank} basis vectors are in {target}")
+    return 0
+
+
+def run_score(options: argparse.Namespace) -> int:
+    """Score spectra by an earlier fit, and write tables and pictures."""
+    run, fit = load(options.fit)
+    data = read(options, str(fit.dtype))
+    with writable(options.output or run) as folder:
+        _score_and_write(fit, data, options, folder)
+    say_where(options, folder, *OF_SCORES)
+    return 0
+
+
+def run_demo(options: argparse.Namespace) -> int:
+    """Fit and score a simulated survey, and compare with its truth."""
+    survey = rp.simulate.toy(options.objects, options.pixels, seed=options.seed)
+    data = survey.data
+    n, m = data.shape
+    with writable(options.output) as folder:
+        rp.write(data, folder / "survey.h5")
+        say(options, f"Toy survey: {n:,} spectra x {m:,} pixels, of rank {DEMO_RANK}; {data.census}")
+        fit = _fit_and_write(data, DEMO_RANK, options, folder)
+        scores = _score_and_write(fit, data, options, folder)
+    sine = rp.simulate.largest_angle(fit.basis, survey.truth.basis)
+    say(options, f"\nAgainst the truth, at q < {FLAG}:")
+    say(options, f"  sine of the largest angle between the basis and the true one: {sine:.4f}")
+    for kind, text in (
+        ("outlier", "outlier spectra found"),
+        ("lines", "spectra with foreign lines found"),
+        ("normal", "normal spectra flagged"),
+    ):
+        found = scores.flagged[data.meta["kind"] == kind]
+        say(options, f"  {text}: {found.sum():,} of {len(found):,}")
+    say_where(options, folder, "survey.h5", *OF_FIT, *OF_SCORES)
+    spectra, run = str(folder / "survey.h5"), str(folder / "run")
+    again = ["robusta-prob", "fit", spectra, "--rank", str(DEMO_RANK), "-o", run]
+    say(options, "Next: " + shlex.join(again))
+    return int(fit.status.code == NON_FINITE)
+
+
+# What they share ------------------------------------------------------------------------------------
+
+
+def _fit_and_write(
+    data: rp.Dataset, rank: int, options: argparse.Namespace, folder: Path, **settings: Any
+) -> rp.Fit:
+    from robusta_prob import plots
+
+    began = time.perf_counter()
+    with rp.Progress(tol=settings.get("tol", 0.01), disable=True if options.quiet else None) as bar:
+        fit = rp.fit(data, rank, key=options.seed, callback=bar, **settings)
+    rp.save(fit, folder / "fit.h5")
+    save(plots.basis(fit), folder / "basis.png")
+    save(plots.history(fit), folder / "history.png")
+    message = fit.status.message
+    if fit.status.ok:
+        say(options, f"Fit of rank {fit.rank}: {message} ({time.perf_counter() - began:.1f} s)")
+    else:
+        warn(message)
+    if str(fit.loss) != str(fit.noise):
+        say(options, f"Loss, fitted as given:         {fit.loss} [{fit.flux_name}]")
+    say(options, f"Noise, learned from residuals: {fit.noise} [{fit.flux_name}]")
+    return fit
+
+
+def _score_and_write(fit: rp.Fit, data: rp.Dataset, options: argparse.Namespace, folder: Path) -> rp.Surprise:
+    from robusta_prob import plots
+
+    chosen: dict[str, Any] = {
+        name: getattr(options, name) for name in ("lines", "windows", "empirical_null") if name in options
+    }
+    with rp.Progress("score", disable=True if options.quiet else None) as bar:
+        projection = rp.project(fit, data, callback=bar)
+        scores = rp.surprise(fit, data, projection, callback=bar, **chosen)
+    rp.write_scores(scores, data, folder / "scores.csv")
+    rp.write_windows(scores, folder / "windows.csv")
+    save(plots.overview(scores, data), folder / "surprise.png")
+    save(plots.outliers(fit, data, scores, options.top, projection), folder / "outliers.png")
+    null = scores.null
+    nu = 1.0 / null.inverse_df if null.inverse_df > 0.0 else math.inf
+    law = f"core Student t, nu = {nu:.3g}, scale {null.scale:.3g}; contamination {null.contamination:.2g}"
+    say(options, f"Null law of a normal pixel: {law}")
+    bulk, beyond = scores.empirical, len(null.correlation)
+    if beyond:
+        say(
+            options,
+            f"Residuals are correlated over {beyond} pixels, {null.correlation[0]:.2g} from one to the next",
+        )
+    applied = "p-values are taken against it" if bulk.applied else "0 and 1 where the null law holds"
+    runs = f", of runs {bulk.run_centre:.2f} +- {bulk.run_width:.2f}" if bulk.run_width > 0 else ""
+    say(options, f"Bulk of the objects: z = {bulk.centre:.2f} +- {bulk.width:.2f}{runs} ({applied})")
+    n, flagged = data.shape[0], int(scores.flagged.sum())
+    say(options, f"\nThe most surprising of {n:,} objects:\n{most_surprising(scores, ROWS_PRINTED)}")
+    kinds, counts = np.unique(scores.object.kind[scores.flagged], return_counts=True)
+    what = "; ".join(f"{kind}: {count:,}" for kind, count in zip(kinds, counts, strict=True))
+    say(options, f"{flagged:,} of {n:,} objects are flagged, q < {FLAG}{f' ({what})' if what else ''}.")
+    if flagged > TOO_MANY * n:
+        warn(
+            f"{100 * flagged / n:.0f} % of the objects are flagged: that says more about the model "
+            "than about them. Try a higher rank; until then trust the ranking, not the p-values"
+        )
+    return scores
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    noise, given = law(options)
+    if options.published is not None:
+        if given:
+            raise ValueError(f"--published fixes the whole noise law: leave out {' and '.join(given)}")
+        noise = rp.Noise(1.0, options.published, 0.0)
+    return {
+        "noise": noise,
+        "prior": rp.Prior.flat() if options.flat_prior or options.published is not None else rp.Prior(),
+        "max_epochs": options.max_epochs,
+        "checkpoint": options.checkpoint,
+        "tol": options.tol,
+    }
