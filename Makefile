@@ -13,7 +13,7 @@ CREATE = $(PYTHON) -m venv .venv
 INSTALL = $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 endif
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint toy bench clean
 .DEFAULT_GOAL := help
 
 help:  ## say what there is to make
@@ -29,6 +29,9 @@ lint: .venv/.dev  ## check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+toy: .venv/.bench .venv-robusta-hmf/.done  ## the published experiment, with pictures, in ./toy_run (ten minutes)
+	$(BIN)/python -m examples.toy toy_run
 
 bench: .venv/.bench .venv-robusta-hmf/.done  ## run the benchmarks
 	$(BIN)/python benchmarks/run.py

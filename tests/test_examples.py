@@ -18,8 +18,8 @@ def _main(folder, script):
     return module.main
 
 
-def test_the_toy_example_runs(tmp_path):
-    numbers = _main("toy", "run")(tmp_path, objects=600, pixels=150)
+def test_the_first_fit_runs(tmp_path):
+    numbers = _main("toy", "first_fit")(tmp_path, objects=600, pixels=150)
     assert numbers["angle"] < 0.03
     assert {path.name for path in tmp_path.iterdir()} == {
         "basis.png",
@@ -27,6 +27,28 @@ def test_the_toy_example_runs(tmp_path):
         "surprise.png",
         "outliers.png",
     }
+
+
+def test_the_toy_survey_runs(tmp_path, monkeypatch):
+    """All three scripts, tiny and without robusta-hmf; what they show is shown at their own size."""
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.toy import figures, run, simulate
+
+    monkeypatch.setattr(run, "RANKS", range(4, 6))
+    monkeypatch.setattr(run, "SCALES", (3.0, 5.0))
+    monkeypatch.setattr(run, "GENEROUS", 6)
+    for method in ("pca", "pursuit"):  # of packages that the tests do without
+        monkeypatch.setattr(run.rivals, method, run.rivals.hmf)
+    simulate.main(tmp_path, 400, 120)
+    results = run.main(tmp_path, 400, 120, package=False)
+    assert results["chosen"] == {"rank": 5, "scale": results["chosen"]["scale"], "learned": 5, "supported": 5}
+    assert min(results["errors"], key=lambda name: results["errors"][name]["mean"]) == "ours"
+    assert results["errors"]["ours"]["mean"] < 0.1 * results["errors"]["HMF"]["mean"]
+    monkeypatch.setattr(figures, "RANKS", run.RANKS)
+    monkeypatch.setattr(figures, "SCALES", run.SCALES)
+    monkeypatch.setattr(figures, "EPOCHS", (1, 3))
+    figures.main(tmp_path)
+    assert len(list(tmp_path.glob("*.png"))) == 8
 
 
 @pytest.mark.parametrize(
@@ -58,6 +80,7 @@ def test_a_numpyro_script_runs(script, sizes, bounds):
         ("detection", ["--only", "names"], "| correlated |"),
         ("streaming", [], "held-out log density per cell after 3 epochs"),
         ("memory", [], "times the data"),
+        ("selection", [], "| 3 | 3 | 1 of 1 |"),
         ("resume", [], "1 of 1 ended with the same bits"),
         ("processes", [], "an epoch in"),
     ],

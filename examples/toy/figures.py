@@ -21,6 +21,7 @@ from robusta_prob import plots
 
 COLUMN, PAGE = 3.5, 7.1  # [inch]
 SMALL = {"fontsize": 8}
+EPOCHS = (1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 23, 30, 40)  # of the picture of annealing
 BLACK, BLUE, ORANGE, GREEN, PURPLE, GREY = "black", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#999999"
 
 
@@ -210,7 +211,6 @@ def annealing(half: Halves, objects: int = 1000) -> Figure:
     start = np.linalg.svd(flux, full_matrices=False)[2][:RANK]
     truth = half.survey.truth.basis
     loss = {"noise": rp.Noise(1.0, 5.0, 0.0), "prior": rp.Prior.flat(), "init": start}
-    epochs = np.unique(np.geomspace(1, 40, 14).astype(int))
     schedules = {
         "annealed": (rp.anneal.tightening(), BLUE, "o"),
         "as given from the start": (rp.anneal.constant(), ORANGE, "s"),
@@ -222,9 +222,9 @@ def annealing(half: Halves, objects: int = 1000) -> Figure:
             rp.simulate.largest_angle(
                 rp.fit(train, RANK, schedule=schedule, max_epochs=int(n), **loss).basis, truth
             )
-            for n in epochs
+            for n in EPOCHS
         ]
-        axes.plot(epochs, angles, color=colour, marker=marker, ms=3, lw=1.2, label=name)
+        axes.plot(EPOCHS, angles, color=colour, marker=marker, ms=3, lw=1.2, label=name)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("epochs", **SMALL)

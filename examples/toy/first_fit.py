@@ -3,7 +3,7 @@
 #
 # 2000 simulated spectra of rank 5 with errors that range over four decades, holes, bad pixels, bad columns,
 # ten spectra that are something else, and two with foreign absorption lines. We know the truth, so that every
-# step can be held against it. Run it as a script (`python examples/toy/run.py OUTPUT`) or cell by cell.
+# step can be held against it. Run it as a script (`python examples/toy/first_fit.py OUTPUT`) or cell by cell.
 
 # %%
 import sys

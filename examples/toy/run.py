@@ -24,6 +24,7 @@ from examples.toy import rivals
 from examples.toy.simulate import Halves, halves
 
 RANKS, SCALES = range(3, 8), (0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0)
+GENEROUS = 9  # components of the one fit that tells how many are supported
 RANK, SCALE = 5, 5.0  # of the survey, and the choice of the paper
 OF_PACKAGE = ((3, 0.5), (4, 10.0), (5, 2.0), (5, 5.0), (7, 3.0))  # two of one rank: they share no program
 PIXEL, OBJECT = 0.5, 0.9  # robust weights below which the paper calls a pixel, or a spectrum, an outlier
@@ -92,8 +93,8 @@ def main(
     # %% Only K: the noise law is learned. And from one generous fit.
     learned = rp.select(data, RANKS, key=seed)
     print(f"{learned}\nwith the noise learned: K = {learned.rank}")
-    relevant = rp.relevance(data, 9, key=seed)
-    print(f"of 9 components of one fit {relevant.rank} are supported")
+    relevant = rp.relevance(data, GENEROUS, key=seed)
+    print(f"of {GENEROUS} components of one fit {relevant.rank} are supported")
 
     # %% The fit that is kept: of the training half, with everything learned.
     fit = rp.fit(train, learned.rank, init=learned.fit())
