@@ -88,7 +88,7 @@ def main(
     for one in grid.candidates:
         fit = grid.fit(one.rank, one.scale)
         pairs.append(f1_scores(rp.robust_weights(fit, test), half))
-    per_pixel, per_object = (grid.grid(values) for values in zip(*pairs, strict=True))
+    per_pixel, per_object = (grid.table(values) for values in zip(*pairs, strict=True))
 
     # %% Only K: the noise law is learned. And from one generous fit.
     learned = rp.select(data, RANKS, key=seed)

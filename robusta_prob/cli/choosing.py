@@ -38,7 +38,7 @@ def run_select(options: argparse.Namespace) -> int:
 
 def choice(selection: rp.Selection) -> str:
     """What was chosen and why, and who did not come to rest."""
-    every, best = selection.candidates, _best(selection)
+    every, best = selection.candidates, selection.best
     chosen = every[selection.chosen]
     if len(every) == 1:
         why = "there is no other candidate"
@@ -61,7 +61,7 @@ def choice(selection: rp.Selection) -> str:
 def doubts(selection: rp.Selection) -> list[str]:
     """Reasons to run it again with other settings."""
     chosen, found = selection.candidates[selection.chosen], []
-    if not (chosen.status.ok and _best(selection).status.ok):
+    if not (chosen.status.ok and selection.best.status.ok):
         found.append("the best candidate or the chosen one did not come to rest: raise --max-epochs")
     if len(selection.ranks) > 1 and chosen.rank == selection.ranks[-1]:
         found.append("the largest rank is chosen: let larger ones compete too")
@@ -110,10 +110,6 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
         "prior": rp.Prior.flat() if options.flat_prior else None,
         "key": options.seed,
     } | {name: getattr(options, name) for name in ("train", "hidden", "guard", "group", "tol", "max_epochs")}
-
-
-def _best(selection: rp.Selection) -> Candidate:
-    return max(selection.candidates, key=lambda one: float(one.density.sum()))
 
 
 def _name(candidate: Candidate) -> str:

@@ -104,8 +104,9 @@ def compete(
 ) -> Begun:
     """Run every start for a few passes and keep the one that best predicts held-out cells.
 
-    With `generous` the best of them, where it leaves more than noise, also runs with components too many:
-    these find room for what a minority of the objects does, are given up, and the rest is one more start.
+    With `generous`, where the best of them leaves more than noise, the best that can have any rank also runs
+    with components too many: these find room for what a minority of the objects does, are given up, and the
+    rest is one more start.
     """
     contest, rank = Contest.of(problem, seed), problem.rank
 

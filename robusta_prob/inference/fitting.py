@@ -81,11 +81,10 @@ def fit(
     optimizer : optax.GradientTransformation or NumPyro optimiser, optional
         For `engine="svi"`; default `inference.svi.adam`.
     schedule : callable, optional
-        Epoch -> `anneal.Robustness`; default `anneal.tightening()`, but `anneal.constant()` with `init` or
-        after the warm-up of `engine="svi"`.
+        or after the warm-up of `engine="svi"`.
     starts : int, optional
-        How many cheap starts compete on a subsample, 1 to 4; default 4, or 0 with `init`. The fourth, which
-        begins with components too many, only where the others leave more than noise.
+        How many cheap starts compete on a subsample, 1 to 4; default 4, or none with `init`. The fourth,
+        which begins with components too many, only where the others leave more than noise.
     init : Fit or (K, M) array, optional
         Warm start: a fit, or a basis. With `starts` it competes with these, and has to win.
     key : JAX key or int

@@ -270,8 +270,10 @@ def evaluate(
 def _fixed_problem(fit: Fit, data: Dataset, stride: int | None) -> Problem:
     prior = Prior.flat() if fit.flat_prior else Prior()
     noise = Noise(contamination=float(fit.loss.contamination))  # whether there is any is what counts
-    if stride is None:
-        stride = 1 if np.ndim(fit.loss.floor) else stride_of(data)  # the program of a fit of these data
+    if np.ndim(fit.loss.floor):
+        stride = 1
+    elif stride is None:
+        stride = stride_of(data)  # the program of a fit of these data
     return Problem(data, fit.rank, noise, prior, NOTHING, True, fit.dtype, rows_per_batch(data), stride)
 
 

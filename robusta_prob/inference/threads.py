@@ -32,9 +32,9 @@ def workers() -> int:
     )
 
 
-def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`map(work, items)`, some of them at once, with JAX's settings as here; no item is taken long before."""
-    many, settings = workers(), [(setting, setting.value) for setting in SETTINGS]
+def inherited(work: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    """The same for another thread, with JAX's settings as here."""
+    settings = [(setting, setting.value) for setting in SETTINGS]
 
     def work_there(item: Item) -> Result:
         with contextlib.ExitStack() as stack:
@@ -42,6 +42,12 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[
                 stack.enter_context(setting(value))
             return work(item)
 
+    return work_there
+
+
+def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """`map(work, items)`, some of them at once, with JAX's settings as here; no item is taken long before."""
+    many, work_there = workers(), inherited(work)
     running: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(many) as pool:
         try:

@@ -77,7 +77,7 @@ def selection(selection: Selection) -> Figure:
     1
     """
     columns = selection.columns()
-    below, error = (selection.grid(columns[name]) for name in ("below_best", "error"))
+    below, error = (selection.table(columns[name]) for name in ("below_best", "error"))
     told = _Told(
         below,
         error,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,11 +13,13 @@ from typing import Any, NamedTuple
 from robusta_prob.data import Dataset
 from robusta_prob.inference.fitting import fit
 from robusta_prob.inference.initialise import STARTS, Start, majority
-from robusta_prob.inference.results import Fit, in_training
+from robusta_prob.inference.results import Fit
 from robusta_prob.inference.storage import load, save
 from robusta_prob.io import check_writable
 from robusta_prob.models.noise import Noise
 from robusta_prob.models.priors import Prior
+
+VOTES = 2000  # objects that tell along which directions a smaller rank begins
 
 
 class Settings(NamedTuple):
@@ -27,6 +31,7 @@ class Settings(NamedTuple):
     tol: float
     max_epochs: int
     folder: Path | None
+    marks: Mapping[str, Any]  # of the training objects
 
     def law(self, scale: float | None) -> tuple[Noise, Prior]:
         """The noise and the prior of one fit."""
@@ -40,24 +45,24 @@ def fitted(
     rank: int,
     scale: float | None,
     settings: Settings,
-    near: Fit | None,
+    near: Fit | Start | None,
     halt: threading.Event | None = None,
 ) -> Fit:
-    """The fit of one candidate: from its file, from a fit of the same rank, or of a larger one."""
+    """The fit of one candidate: from its file, from a fit of the same rank, or from a larger start."""
     noise, prior = settings.law(scale)
     path = None if settings.folder is None else file_of(settings.folder, rank, scale)
     epochs = settings.max_epochs
-    if near is not None and near.rank == rank:
+    if isinstance(near, Fit):
         epochs = max(1, epochs // 2)  # it has those of its neighbour behind it
     if path is not None and path.exists():
-        kept = checked(load(path), path, train, rank, noise, prior, settings)
+        kept = checked(load(path), path, rank, noise, prior, settings)
         if kept.status.ok or kept.config["max_epochs"] >= epochs:
             return kept
     begin: dict[str, Any] = {}
-    if near is not None and near.rank == rank:
+    if isinstance(near, Fit):
         begin = {"init": near}
     elif near is not None:
-        fewer = majority(Start(near.basis, near.coefficients), rank, settings.seed)
+        fewer = majority(near, rank, settings.seed)
         begin = {"init": fewer.basis, "starts": len(STARTS)}
 
     def look(_: Any) -> None:
@@ -77,15 +82,14 @@ def fitted(
         **begin,
     )
     if path is not None:
+        new = replace(new, config=dict(new.config) | dict(settings.marks))
         save(new, path)
         with contextlib.suppress(FileNotFoundError):  # a short fit has none
             path.with_suffix(".checkpoint").unlink()
     return new
 
 
-def checked(
-    one: Fit, path: Path, train: Dataset, rank: int, noise: Noise, prior: Prior, settings: Settings
-) -> Fit:
+def checked(one: Fit, path: Path, rank: int, noise: Noise, prior: Prior, settings: Settings) -> Fit:
     """A fit that was kept, if it is of these objects and settings."""
     wanted = {
         "rank": rank,
@@ -93,21 +97,21 @@ def checked(
         "prior": "flat" if prior.is_flat else "population",
         "seed": settings.seed,
         "tol": settings.tol,
+        **settings.marks,
     }
     other = [
-        f"{name} {one.config.get(name)!r} (now {x!r})"
+        name if name in settings.marks else f"{name} {one.config.get(name)!r} (now {x!r})"
         for name, x in wanted.items()
         if one.config.get(name) != x
     ]
-    if (
-        one.basis.shape[1] != train.shape[1]
-        or len(one.ids) != train.shape[0]
-        or not in_training(one, train).all()
-    ):
-        other = ["other training objects", *other]
     if other:
-        raise ValueError(f"{path} is of {', '.join(other)}; choose another folder, or remove the file")
+        raise ValueError(f"{path} is of other {', '.join(other)}; choose another folder, or remove the file")
     return one
+
+
+def thinned(one: Fit) -> Start:
+    """What a smaller rank begins at: a basis, and enough coefficients to tell what the majority does."""
+    return Start(one.basis, one.coefficients[:: max(1, len(one.coefficients) // VOTES)])
 
 
 def file_of(folder: Path, rank: int, scale: float | None) -> Path:

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor, wait
 from numbers import Real
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from robusta_prob.data import Dataset
-from robusta_prob.inference import checks
-from robusta_prob.inference.problem import stride_of
+from robusta_prob.inference.initialise import Start
+from robusta_prob.inference.iterate import Status
 from robusta_prob.inference.progress import Rows
 from robusta_prob.inference.results import Fit
+from robusta_prob.inference.storage import load
+from robusta_prob.inference.threads import inherited
 from robusta_prob.models.noise import Noise
 from robusta_prob.models.priors import Prior
-from robusta_prob.partition import drawn
-from robusta_prob.selection.candidates import Settings, file_of, fitted, made
-from robusta_prob.selection.held_out import Judgement, judge, reach
+from robusta_prob.selection.candidates import file_of, fitted, thinned
+from robusta_prob.selection.held_out import Judgement, comparable, judge
+from robusta_prob.selection.preparing import Prepared, checked_ranks
 from robusta_prob.selection.results import Candidate, Selection, choose
-from robusta_prob.selection.segments import Segments, segments
+from robusta_prob.selection.segments import Segments
 
 LANES = 2  # ranks side by side, each begun at the second larger one: whatever the machine, the same results
 
@@ -74,17 +77,19 @@ def select(
     hidden : float
         Share of the pixels in hidden segments, up to 0.5.
     guard : int, optional
-        Pixels on either side of a segment that are neither fitted nor judged, at most half its width.
+        Pixels on either side of a segment that are neither fitted nor judged, at most its width.
         Default: as far as residuals of the largest rank are correlated, at least one.
     key : JAX key or int
         Of the split, the segments and the fits.
     tol, max_epochs
-        As in `rp.fit`. Ranks that are too small may never come to rest, which costs nothing but epochs.
+        As in `rp.fit`; scales that begin at a neighbour's fit get half of the epochs. Ranks that are too
+        small may never come to rest, which costs nothing but epochs.
     folder : path, optional
         Keep the fits there, one file each. Those that are there already, of the same data and settings, are
         not made again.
     callback : callable, optional
-        Called with `Rows` as candidates are done; `rp.Progress("select")` is a progress bar.
+        Called with `Rows` as candidates are done, from a thread of its own, never twice at once;
+        `rp.Progress("select")` is a progress bar.
 
     Returns
     -------
@@ -95,10 +100,12 @@ def select(
     Raises
     ------
     ValueError
-        If there is no rank, or an impossible one, scale or setting; or if a file in `folder` is of other data
-        or settings.
+        If there is no rank, or an impossible one, scale or setting; if a file in `folder` is of other data
+        or settings; if nothing is left to judge by; or in one of several processes.
     TypeError
         If an argument is of the wrong kind.
+    FloatingPointError
+        If a candidate does not stay finite.
     OSError
         If the folder cannot be written to.
 
@@ -122,51 +129,57 @@ def select(
     >>> rp.select(data, range(1, 4)).rank
     2
     """
-    checks.check_data(data)
     ranks, columns = checked_ranks(ranks), _checked_scales(scales, noise)
-    check_shares(train, hidden, guard)
-    noise, prior = noise or Noise(), prior
-    seed = checks.seed_of(key)
-    first, member = drawn(data, train, seed, group)
-    learn, rest, groups = data.take(first), data.take(~first), member[~first]
-    checks.check_learnable(learn, ranks[-1], noise if scales is None else Noise(1.0, columns[0], 0.0))
-    settings = Settings(noise, prior, seed, tol, max_epochs, made(folder))
-
-    total, done, lock, halt = len(ranks) * len(columns), 0, threading.Lock(), threading.Event()
-    stride = stride_of(learn)
+    own = Prepared.of(
+        data,
+        ranks,
+        columns,
+        noise=noise,
+        prior=prior,
+        train=train,
+        group=group,
+        hidden=hidden,
+        guard=guard,
+        key=key,
+        tol=tol,
+        max_epochs=max_epochs,
+        folder=folder,
+    )
+    settings, total, lock, halt = own.settings, len(ranks) * len(columns), threading.Lock(), threading.Event()
     fits: dict[Name, Fit | Path] = {}
-    found: dict[Name, tuple[Judgement, Candidate]] = {}
-    firsts: dict[int, Future[Fit]] = {rank: Future() for rank in ranks}
+    trained: dict[Name, Bool[np.ndarray, " pixels"]] = {}
+    told: dict[Name, Judgement] = {}
+    status: dict[Name, Status] = {}
+    firsts: dict[int, Future[Start]] = {rank: Future() for rank in ranks}
     hide: Future[Segments] = Future()
     failures: list[BaseException] = []
 
+    def made(rank: int, scale: float | None, near: Fit | Start | None) -> Fit:
+        if halt.is_set():
+            raise InterruptedError("another candidate failed")
+        return fitted(own.learn, rank, scale, settings, near, halt)
+
     def take(rank: int, scale: float | None, one: Fit) -> None:
-        nonlocal done
-        told = judge(one, rest, hide.result(), stride)
+        judgement = judge(one, own.rest, hide.result(), own.stride)
         with lock:
-            found[rank, scale] = told, Candidate(rank, scale, told.density, told.published, one.status)
-            fits[rank, scale] = one if settings.folder is None else file_of(settings.folder, rank, scale)
-            done += 1
+            name = rank, scale
+            told[name], status[name], trained[name] = judgement, one.status, one.trained
+            fits[name] = one if settings.folder is None else file_of(settings.folder, rank, scale)
             if callback is not None:
-                callback(Rows(done, total, "select", " fits"))
+                callback(Rows(len(told), total, "select", " fits"))
 
     def column(rank: int) -> None:
         """All scales of a rank, each from its neighbour, the first of them from a larger rank."""
         larger = ranks[min(ranks.index(rank) + LANES, len(ranks) - 1)]
-        first = fitted(
-            learn, rank, columns[0], settings, firsts[larger].result() if larger > rank else None, halt
-        )
-        if failures:
-            return
-        firsts[rank].set_result(first)
+        first = made(rank, columns[0], firsts[larger].result() if larger > rank else None)
+        firsts[rank].set_result(thinned(first))
         if rank == ranks[-1]:
-            width = max(1, reach(first, learn, stride)) if guard is None else guard
-            hide.set_result(segments(rest.shape[0], rest.shape[1], hidden, width, seed))
+            hide.set_result(own.hide(first))
         take(rank, columns[0], first)
         for away in outwards(columns):
             near = first
             for scale in away:
-                near = fitted(learn, rank, scale, settings, near, halt)
+                near = made(rank, scale, near)
                 take(rank, scale, near)
 
     def run(rank: int) -> None:
@@ -181,7 +194,7 @@ def select(
             _fail(hide, error)
 
     with ThreadPoolExecutor(LANES) as pool:
-        running = [pool.submit(run, rank) for rank in ranks[::-1]]
+        running = [pool.submit(inherited(run), rank) for rank in ranks[::-1]]
         try:
             wait(running)
         except BaseException:  # an interruption from the keyboard
@@ -189,33 +202,25 @@ def select(
             raise
     if failures:
         raise failures[0]
-    order = sorted(found, key=lambda name: (name[0], name[1] or 0.0))
-    candidates = tuple(found[name][1] for name in order)
-    count = found[order[0]][0].cells
-    if not count.any():
-        raise ValueError("no hidden cell is observed: nothing can be judged; hide more, or give more objects")
-    return Selection(
-        candidates, choose(candidates, count, groups), count, rest.ids, groups, hide.result(), fits
+    order = sorted(told, key=lambda name: (name[0], name[1] or 0.0))
+    common = np.logical_and.reduce(list(trained.values()))
+    for name in order:  # pixels that one fit left out of account are left out for all
+        if (trained[name] != common).any():
+            kept = fits[name]
+            one = load(kept) if isinstance(kept, Path) else kept
+            told[name] = judge(one, own.rest.without(~common), hide.result(), own.stride)
+    judged, count = comparable([told[name] for name in order], ranks[-1])
+    candidates = tuple(
+        Candidate(*name, one.density, one.published, status[name])
+        for name, one in zip(order, judged, strict=True)
     )
+    chosen = choose(candidates, count, own.groups)
+    return Selection(candidates, chosen, count, own.rest.ids, own.groups, hide.result(), fits)
 
 
 def _fail(waited: Future[Any], error: BaseException) -> None:
-    if not waited.done():
+    with contextlib.suppress(InvalidStateError):  # it was done
         waited.set_exception(error)
-
-
-def checked_ranks(ranks: Any) -> list[int]:
-    """Distinct ranks, ascending."""
-    try:
-        given = [ranks] if isinstance(ranks, int | np.integer) else list(ranks)
-    except TypeError:
-        raise TypeError(f"ranks must be integers, such as range(1, 9), got {ranks!r}") from None
-    for rank in given:
-        if isinstance(rank, bool) or not isinstance(rank, int | np.integer):
-            raise TypeError(f"ranks must be integers, got {rank!r}")
-    if not given or min(given) < 1:
-        raise ValueError(f"ranks must be at least one positive integer, got {given}")
-    return sorted({int(rank) for rank in given})
 
 
 def _checked_scales(scales: Any, noise: Noise | None) -> list[float | None]:
@@ -239,20 +244,3 @@ def outwards(columns: Sequence[float | None]) -> tuple[Sequence[float | None], S
     """The scales below the first one, from the nearest on, and those above."""
     middle = len(columns) // 2
     return columns[middle:0:-1], columns[middle + 1 :]
-
-
-def check_shares(train: Any, hidden: Any, guard: Any) -> None:
-    """Refuse shares that are none, and guards that are no number of pixels."""
-    for name, value, most in (("train", train, 1.0), ("hidden", hidden, 0.5)):
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, Real)
-            or not 0 < float(value) <= most
-            or value == 1
-        ):
-            upto = "below 1" if most == 1.0 else f"up to {most:g}"
-            raise ValueError(f"{name} must be a share above 0 and {upto}, got {value!r}")
-    if guard is not None and (
-        isinstance(guard, bool) or not isinstance(guard, int | np.integer) or guard < 0
-    ):
-        raise ValueError(f"guard must be a number of pixels, 0 or more, got {guard!r}")

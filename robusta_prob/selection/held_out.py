@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import special
 
 from robusta_prob.data import Dataset, slices
+from robusta_prob.inference.blocks import rows_per_batch
 from robusta_prob.inference.digits import precision
 from robusta_prob.inference.projection import projected
 from robusta_prob.inference.results import Fit
@@ -43,7 +45,8 @@ class Judgement(NamedTuple):
     density: Float[
         np.ndarray, " objects"
     ]  # log predictive density, summed over an object's judged cells [nats]
-    cells: Int[np.ndarray, " objects"]  # how many these are
+    n_judged: Int[np.ndarray, " objects"]  # how many these are
+    n_shown: Int[np.ndarray, " objects"]  # cells that the coefficients were fitted to
     published: Published
 
 
@@ -54,24 +57,24 @@ def judge(fit: Fit, data: Dataset, hidden: Segments, stride: int | None = None) 
     the user's unit: fits of other losses and ranks compare. `stride` as in `projected`.
     """
     law = fit.noise.in_unit(fit.unit)._replace(scale=1.0, floor=0.0)  # both are in the predictive deviation
-    (n, _), sums = data.shape, _Sums(fit.rank)
-    density, count = np.zeros(n), np.zeros(n, int)
+    (n, _), sums, rows_at_once = data.shape, _Sums(fit.rank), rows_per_batch(data)
+    density, count, shown = np.zeros(n), np.zeros(n, int), np.zeros(n, int)
     for rows in slices(n, ROWS):
         part = data.take(rows).load()
         judged, unseen = hidden.cells(rows)
-        projection = projected(fit, part.hide(unseen), stride=stride)
+        projection = projected(fit, part.hide(unseen), batch_rows=rows_at_once, stride=stride)
         whole = Judged(part.hide(unseen & ~judged), projection, np.zeros(len(judged), bool), judged)
-        for here, block in cells(fit, whole):
+        for here, block in cells(fit, whole, rows_at_once):
             there = slice(rows.start + here.start, rows.start + here.stop)
             residual = block.z * block.sd
             with precision(fit.dtype):
                 information = np.where(block.held_out, block.sd**-2, 0).astype(fit.dtype)
                 cell = np.asarray(log_density(residual**2, information, law))
-            count[there] = block.held_out.sum(1)
+            count[there], shown[there] = block.held_out.sum(1), block.seen.sum(1)
             density[there] = cell.sum(1, dtype=float) - count[there] * math.log(fit.unit)
             weight = np.where(block.seen, block.weight * part.ivar[here], 0.0) / part.unit**2
             sums.add(residual * fit.unit, weight, block.seen)
-    return Judgement(density, count, sums.published())
+    return Judgement(density, count, shown, sums.published())
 
 
 def reach(fit: Fit, train: Dataset, stride: int | None = None) -> int:
@@ -81,6 +84,27 @@ def reach(fit: Fit, train: Dataset, stride: int | None = None) -> int:
     judged = Judged(some, projected(fit, some, stride=stride), np.ones(some.shape[0], bool))
     scored = judged.n_fitted(fit.trained) > fit.rank
     return len(learn(fit, judged, scored, taken_by_basis(fit, judged)).correlation) if scored.any() else 0
+
+
+def comparable(told: Sequence[Judgement], rank: int) -> tuple[list[Judgement], Int[np.ndarray, " objects"]]:
+    """The same with one set of objects for all, those that show more cells than the largest rank.
+
+    Fewer do not determine coefficients, which under a flat prior would count as known.
+
+    Raises
+    ------
+    ValueError
+        If there is no such object with a hidden cell that is observed.
+    """
+    count = np.where(told[0].n_shown > rank, told[0].n_judged, 0)
+    if not count.any():
+        raise ValueError(
+            f"none of the objects that judge has an observed cell that is hidden, and more than {rank} that "
+            "are not: give more objects, or lower the rank"
+        )
+    return [
+        one._replace(density=np.where(count > 0, one.density, 0.0), n_judged=count) for one in told
+    ], count
 
 
 class _Sums:

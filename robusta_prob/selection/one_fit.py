@@ -8,25 +8,20 @@ from os import PathLike
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from robusta_prob.data import Dataset
-from robusta_prob.inference import checks
-from robusta_prob.inference.problem import stride_of
 from robusta_prob.inference.progress import Rows
 from robusta_prob.inference.projection import robust_weights
 from robusta_prob.inference.results import Fit, PopulationLaw
 from robusta_prob.models.noise import Noise
 from robusta_prob.models.priors import Prior
-from robusta_prob.partition import drawn
-from robusta_prob.selection.candidates import Settings, fitted, made
-from robusta_prob.selection.grid import check_shares, checked_ranks
-from robusta_prob.selection.held_out import Judgement, judge, reach
+from robusta_prob.selection.candidates import fitted
+from robusta_prob.selection.held_out import Judgement, comparable, judge
+from robusta_prob.selection.preparing import Prepared, checked_ranks
 from robusta_prob.selection.results import Candidate, Difference, Selection, choose, paired
-from robusta_prob.selection.segments import segments
 
 TELLING = 2000  # objects that tell in which directions there is information
-TINY = 1e-300
 
 
 class Component(NamedTuple):
@@ -66,8 +61,9 @@ def relevance(
     judged as the candidates of `rp.select` are, and chosen from by the same rule. A component of noise, or of
     a few strange objects, has a scale as well, but is of no use to objects that it was not learned from.
 
-    One fit and one compilation, where a grid needs one for each rank: the quick look. Candidates are
-    components of the generous fit, under its noise law, and not fits of their own.
+    One fit, where a grid needs one for each rank: the quick look. Candidates are components of the generous
+    fit, under its noise law, and not fits of their own. They are ordered and judged by the same objects: of
+    many spare components the luckiest comes first, and may be taken once in a while.
 
     Parameters
     ----------
@@ -83,7 +79,8 @@ def relevance(
     Returns
     -------
     Relevance
-        `.rank` components are supported, `.components` has their scales and gains, `.fit()` is made of them.
+        `.rank` components are supported, `.components` has their scales and gains. `.fit()` is made of them,
+        with the coefficients that they have beside the others: where to begin a fit of that rank.
 
     Raises
     ------
@@ -101,40 +98,43 @@ def relevance(
     >>> rp.relevance(data, 5).rank
     2
     """
-    checks.check_data(data)
     (rank,) = checked_ranks([rank])
-    check_shares(train, hidden, guard)
+    own = Prepared.of(
+        data,
+        [rank],
+        [None],
+        noise=noise,
+        prior=prior,
+        train=train,
+        group=group,
+        hidden=hidden,
+        guard=guard,
+        key=key,
+        tol=tol,
+        max_epochs=max_epochs,
+        folder=folder,
+    )
     if prior is not None and prior.is_flat:
         raise ValueError("under a flat prior components have no scales: leave out prior=, or use rp.select")
-    seed = checks.seed_of(key)
-    first, member = drawn(data, train, seed, group)
-    learn, rest, groups = data.take(first), data.take(~first), member[~first]
-    checks.check_learnable(learn, rank, noise or Noise())
-    settings = Settings(noise or Noise(), prior, seed, tol, max_epochs, made(folder))
-    whole, stride = fitted(learn, rank, None, settings, None), stride_of(learn)
-    whole = by_information(whole, learn)
-    width = max(1, reach(whole, learn, stride)) if guard is None else guard
-    cells = segments(rest.shape[0], rest.shape[1], hidden, width, seed)
-    done = 0
+    whole = by_information(fitted(own.learn, rank, None, own.settings, None), own.learn)
+    hide, done = own.hide(whole), 0
 
     def told(kept: Sequence[int]) -> Judgement:
         nonlocal done
-        judgement = judge(muted(whole, kept), rest, cells, stride)
+        judgement = judge(muted(whole, kept), own.rest, hide, own.stride)
         done += 1
         if callback is not None:
-            callback(Rows(done, 2 * rank, "relevance", " candidates"))
+            callback(Rows(done, max(2 * rank - 1, 1), "relevance", " candidates"))
         return judgement
 
     every = range(rank)
     full = told(every)
-    if not full.cells.any():
-        raise ValueError("no hidden cell is observed: nothing can be judged; hide more, or give more objects")
-    gains = [
-        paired(full.density - told([k for k in every if k != left]).density, full.cells, groups)
-        for left in (every if rank > 1 else ())
-    ]
-    order = sorted(every, key=lambda k: -gains[k].mean) if rank > 1 else [0]
-    nested = [*(told(order[:size]) for size in range(1, rank)), full]
+    without = [told([k for k in every if k != left]) for left in (every if rank > 1 else ())]
+    (all_of_them, *others), count = comparable([full, *without], rank)
+    gains = [paired(all_of_them.density - other.density, count, own.groups) for other in others]
+    gains = gains or [paired(np.zeros(len(count)), count, own.groups)]
+    order = sorted(every, key=lambda k: -gains[k].mean)
+    nested, _ = comparable([*(told(order[:size]) for size in range(1, rank)), full], rank)
     candidates = tuple(
         Candidate(size, None, one.density, one.published, whole.status)
         for size, one in enumerate(nested, start=1)
@@ -142,13 +142,13 @@ def relevance(
     scales = np.sqrt(whole.moments)
     return Relevance(
         candidates,
-        choose(candidates, full.cells, groups),
-        full.cells,
-        rest.ids,
-        groups,
-        cells,
+        choose(candidates, count, own.groups),
+        count,
+        own.rest.ids,
+        own.groups,
+        hide,
         {(size, None): with_components(whole, order[:size]) for size in range(1, rank + 1)},
-        tuple(Component(float(scales[k]), gains[k]) for k in order) if rank > 1 else (),
+        tuple(Component(float(scales[k]), gains[k]) for k in order),
     )
 
 
@@ -164,24 +164,29 @@ def by_information(fit: Fit, train: Dataset) -> Fit:
     weight = np.nan_to_num(robust_weights(fit, some)) * some.ivar.astype(float)
     seen = np.maximum((weight > 0).sum(1), 1)
     of_objects = np.sqrt(weight.sum(1) / seen)
-    of_pixels = np.sqrt((weight / np.maximum(of_objects, TINY)[:, None] ** 2).mean(0))
+    of_pixels = np.sqrt((weight / np.where(of_objects > 0, of_objects, 1.0)[:, None] ** 2).mean(0))
     A, G = fit.coefficients[rows].astype(float), fit.basis.astype(float)
     right: np.ndarray = np.linalg.qr((G * of_pixels).T)[1]
     _, _, turn = np.linalg.svd(np.linalg.qr(A * of_objects[:, None])[1] @ right.T)
-    T = turn @ np.linalg.inv(right.T)  # of the basis; coefficients go by its inverse
+    T = turn @ np.linalg.inv(right.T)
+    return transformed(
+        fit, T / np.linalg.norm(T @ G, axis=1)[:, None]
+    )  # of unit length: coefficients are fluxes
+
+
+def transformed(fit: Fit, T: Float[np.ndarray, "rank rank"]) -> Fit:
+    """The same A G with the basis T G; coefficients go by the inverse."""
     back = np.linalg.inv(T)
-    size = np.linalg.norm(T @ G, axis=1)  # rows of unit length, so that coefficients are fluxes
-    T, back = T / size[:, None], back * size
     population = PopulationLaw(fit.population.mean @ back, back.T @ fit.population.covariance @ back)
     return replace(
         fit,
-        basis=(T @ G).astype(fit.dtype),
+        basis=(T @ fit.basis).astype(fit.dtype),
         coefficients=(fit.coefficients @ back).astype(fit.coefficients.dtype),
         coefficient_covariance=(back.T @ fit.coefficient_covariance @ back).astype(fit.coefficients.dtype),
-        basis_covariance=(T @ fit.basis_covariance @ T.T).astype(fit.dtype),
+        basis_covariance=(T @ fit.basis_covariance @ T.T).astype(fit.basis_covariance.dtype),
         population=population,
         moments=np.diagonal(population.covariance) + population.mean**2,
-        near_equal=(),  # components are told apart by their information
+        near_equal=(),
     )
 
 
@@ -194,18 +199,22 @@ def muted(fit: Fit, kept: Sequence[int]) -> Fit:
 
 
 def with_components(fit: Fit, kept: Sequence[int]) -> Fit:
-    """The fit of some components alone, in the order of the fit, with all else as it was."""
-    some = np.sort(np.asarray(kept))
-    across, down = np.ix_(some, some)
-    population = PopulationLaw(fit.population.mean[some], fit.population.covariance[across, down])
-    return replace(
+    """The fit of some components, in the gauge of all fits; coefficients are those beside the others."""
+    across, down = np.ix_(kept, kept)
+    some = list(kept)
+    part = replace(
         fit,
         basis=fit.basis[some],
         coefficients=fit.coefficients[:, some],
         coefficient_covariance=fit.coefficient_covariance[:, across, down],
         basis_covariance=fit.basis_covariance[:, across, down],
-        population=population,
+        population=PopulationLaw(fit.population.mean[some], fit.population.covariance[across, down]),
         moments=fit.moments[some],
-        near_equal=(),
-        config=dict(fit.config) | {"rank": len(some), "components": tuple(map(int, some))},
+        config=dict(fit.config) | {"rank": len(some)},
     )
+    upper = np.linalg.qr(part.basis.astype(float).T)[1]
+    part = transformed(part, np.linalg.inv(upper.T))
+    moment = part.population.covariance + np.outer(part.population.mean, part.population.mean)
+    turn = np.linalg.eigh(moment)[1].T[::-1]
+    sign = np.sign([row[np.abs(row).argmax()] for row in turn @ part.basis])
+    return transformed(part, turn * sign[:, None])

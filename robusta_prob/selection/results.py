@@ -41,7 +41,9 @@ class Difference(NamedTuple):
     """Of two candidates' scores [nats per pixel]."""
 
     mean: float
-    error: float  # standard error, from the differences object by object (group by group)
+    error: (
+        float  # standard error, of one split and one fit each: over objects (groups) that might have judged
+    )
 
     @property
     def is_clear(self) -> bool:
@@ -53,8 +55,8 @@ class Difference(NamedTuple):
 class Selection:
     """Candidates, judged by the same hidden cells of the same objects, none of which taught them anything.
 
-    `rank` and `scale` are the choice: the smallest rank to which none is clearly preferred, by two standard
-    errors of the paired differences, and its best scale.
+    `rank` and `scale` are the choice: the smallest rank, at its best scale, to which no other is clearly
+    preferred, by two standard errors of the paired differences.
     """
 
     candidates: tuple[Candidate, ...]  # by rank, then by scale
@@ -88,9 +90,14 @@ class Selection:
     @property
     def scores(self) -> Float[np.ndarray, "ranks scales"]:
         """Held-out log predictive density per judged cell [nats], in the user's flux unit."""
-        return self.grid([one.density.sum() / self.count.sum() for one in self.candidates])
+        return self.table([one.density.sum() / self.count.sum() for one in self.candidates])
 
-    def grid(self, values: Sequence[float]) -> Float[np.ndarray, "ranks scales"]:
+    @property
+    def best(self) -> Candidate:
+        """The candidate of the highest score."""
+        return max(self.candidates, key=_total)
+
+    def table(self, values: Sequence[float]) -> Float[np.ndarray, "ranks scales"]:
         """One value per candidate as a table of ranks and scales."""
         return np.reshape(values, (len(self.ranks), len(self.scales)))
 
@@ -104,7 +111,7 @@ class Selection:
         """
         if name not in Published._fields:
             raise ValueError(f"the published scores are {', '.join(Published._fields)}; got {name!r}")
-        return self.grid([getattr(one.published, name) for one in self.candidates])
+        return self.table([getattr(one.published, name) for one in self.candidates])
 
     def difference(
         self, first: tuple[int, float | None] | int, second: tuple[int, float | None] | int
@@ -137,8 +144,7 @@ class Selection:
 
     def columns(self) -> dict[str, list[float]]:
         """The table: of every candidate the score, how much it lacks of the best, the published scores."""
-        best = self.candidates[int(np.argmax([_total(one) for one in self.candidates]))]
-        lacks = [paired(best.density - one.density, self.count, self.groups) for one in self.candidates]
+        lacks = [paired(self.best.density - one.density, self.count, self.groups) for one in self.candidates]
         table: dict[str, list[float]] = {"rank": [one.rank for one in self.candidates]}
         if self.scales != (None,):
             table["scale"] = [math.nan if one.scale is None else one.scale for one in self.candidates]
@@ -185,23 +191,29 @@ def paired(
     some = cells > 0
     gains, cells, n = gains[some], cells[some], int(some.sum())
     mean = gains.sum() / cells.sum()
-    spread = ((gains - mean * cells) ** 2).sum() * n / max(n - 1, 1)
+    if n < 2:  # one group cannot tell how much others would differ
+        return Difference(float(mean), math.inf)
+    spread = ((gains - mean * cells) ** 2).sum() * n / (n - 1)
     return Difference(float(mean), float(math.sqrt(spread) / cells.sum()))
 
 
 def choose(
     candidates: Sequence[Candidate], count: Int[np.ndarray, " objects"], groups: Int[np.ndarray, " objects"]
 ) -> int:
-    """The smallest rank, at its best scale, to which no candidate is clearly preferred."""
+    """The smallest rank, at its best scale, to which no other, at its own, is clearly preferred."""
     total = [_total(one) for one in candidates]
-    best = candidates[int(np.argmax(total))]
-    order = sorted(range(len(candidates)), key=lambda i: (candidates[i].rank, -total[i]))
-    enough = (
-        i
-        for i in order
-        if total[i] > -math.inf and not paired(best.density - candidates[i].density, count, groups).is_clear
-    )
-    return next(enough, order[0])
+    ranks = sorted({one.rank for one in candidates})
+    best = [
+        max((i for i, one in enumerate(candidates) if one.rank == rank), key=total.__getitem__)
+        for rank in ranks
+    ]
+
+    def beaten(i: int) -> bool:
+        others = (j for j in best if total[j] > total[i])
+        gains = (candidates[j].density - candidates[i].density for j in others)
+        return any(paired(gain, count, groups).is_clear for gain in gains)
+
+    return next((i for i in best if total[i] > -math.inf and not beaten(i)), best[0])
 
 
 def _total(candidate: Candidate) -> float:

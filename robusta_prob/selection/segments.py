@@ -9,10 +9,14 @@ from jaxtyping import Bool, Int
 
 SEGMENTS = 4  # per object, one in each quarter of the pixels
 LEAST_PIXELS = 8  # of a part of the spectrum with a segment of its own
+STREAM = 2  # of random numbers: the split and the starts of fits draw from others
 
 
 class Segments(NamedTuple):
-    """Segments [start, start + width) of every object: single pixels could be guessed from neighbours."""
+    """Segments [start, start + width) of every object: single pixels could be guessed from neighbours.
+
+    Those at the end go on at the beginning, so that every pixel is judged as often as any other.
+    """
 
     starts: Int[np.ndarray, "objects segments"]
     width: int  # [pixels]
@@ -27,20 +31,24 @@ class Segments(NamedTuple):
         def marked(margin: int) -> Bool[np.ndarray, "rows pixels"]:
             place = starts[:, :, None] + np.arange(-margin, self.width + margin)
             mask = np.zeros((len(starts), self.pixels), bool)
-            mask[first, np.clip(place, 0, self.pixels - 1)] = True
+            mask[first, place % self.pixels] = True
             return mask
 
-        return marked(0), marked(self.guard)
+        judged = marked(0)
+        return judged, marked(self.guard)
 
 
 def segments(n: int, pixels: int, share: float, guard: int, seed: int) -> Segments:
     """Random segments that cover `share` of the pixels, one in each of up to four equal parts.
 
-    The guard is at most half a segment, or it would hide more than the segments do.
+    Fewer and wider ones where the guard is wide, so that it hides no more than the segments do; it is never
+    wider than the one that is left.
     """
-    number = min(SEGMENTS, max(1, pixels // LEAST_PIXELS))
+    wide = max(1, int(share * pixels // (2 * max(guard, 1))))
+    number = min(SEGMENTS, max(1, pixels // LEAST_PIXELS), wide)
     edges = np.linspace(0, pixels, number + 1).astype(int)
     width = max(1, min(round(share * pixels / number), int(np.diff(edges).min()) - 1))
-    room = np.diff(edges) - width
-    starts = edges[:-1] + np.random.default_rng(seed).integers(0, room, (n, number), endpoint=True)
-    return Segments(starts, width, min(guard, max(1, width // 2)), pixels)
+    rng = np.random.default_rng([seed, STREAM])
+    starts = edges[:-1] + rng.integers(0, np.diff(edges) - width, (n, number), endpoint=True)
+    starts = (starts + rng.integers(0, pixels, (n, 1))) % pixels
+    return Segments(starts, width, min(guard, width), pixels)
