@@ -81,6 +81,7 @@ def fit(
     optimizer : optax.GradientTransformation or NumPyro optimiser, optional
         For `engine="svi"`; default `inference.svi.adam`.
     schedule : callable, optional
+        Epoch -> `anneal.Robustness`; default `anneal.tightening()`, but `anneal.constant()` with `init` alone
         or after the warm-up of `engine="svi"`.
     starts : int, optional
         How many cheap starts compete on a subsample, 1 to 4; default 4, or none with `init`. The fourth,
