@@ -30,7 +30,7 @@ lint: .venv/.dev  ## check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-toy: .venv/.bench .venv-robusta-hmf/.done  ## the published experiment, with pictures, in ./toy_run (ten minutes)
+toy: .venv/.bench .venv-robusta-hmf/.done  ## the published experiment, with pictures, in ./toy_run (half an hour)
 	$(BIN)/python -m examples.toy toy_run
 
 bench: .venv/.bench .venv-robusta-hmf/.done  ## run the benchmarks

@@ -569,7 +569,7 @@ def test_select_in_a_folder_of_others(
     folder = selected[0]
     before = sorted(folder.rglob("*"))
     error = fails(capsys, "select", stars, "--ranks", "3", "-o", folder, "--seed", "5", "-q")
-    assert f"{folder / 'fits' / 'rank-003.h5'} is of other training objects" in error
+    assert f"{folder / 'fits' / 'rank-003.h5'} is of other seed 4 (now 5), data: " in error
     assert sorted(folder.rglob("*")) == before
     (tmp_path / "fits").write_text("mine")
     for output in (tmp_path, tmp_path / "fits"):

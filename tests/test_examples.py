@@ -39,6 +39,7 @@ def test_the_toy_survey_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "GENEROUS", 6)
     for method in ("pca", "pursuit"):  # of packages that the tests do without
         monkeypatch.setattr(run.rivals, method, run.rivals.hmf)
+    monkeypatch.setattr(run.rivals, "check", lambda: None)
     simulate.main(tmp_path, 400, 120)
     results = run.main(tmp_path, 400, 120, package=False)
     assert results["chosen"] == {"rank": 5, "scale": results["chosen"]["scale"], "learned": 5, "supported": 5}

@@ -5,6 +5,7 @@ All get the same data; those that know no errors or holes get zeros in the holes
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import subprocess
@@ -21,6 +22,21 @@ GAUSSIAN = {"noise": rp.Noise(math.inf, 1.0, 0.0), "prior": rp.Prior.flat()}
 PATIENCE = 40  # epochs: a Gaussian model that outliers pull about comes to no rest
 CLIP, ROUNDS = 5.0, 5  # sigma; rounds at most
 PACKAGE = Path(__file__).parents[2] / ".venv-robusta-hmf" / "bin" / "python"  # of `make toy`
+
+
+def check() -> None:
+    """Raise now what would be raised after minutes.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If scikit-learn or pyrpca is missing.
+    """
+    missing = [name for name in ("sklearn", "pyrpca") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ModuleNotFoundError(
+            f"{' and '.join(missing)} to compare with: pip install '.[bench]', or make toy"
+        )
 
 
 def pca(train: rp.Dataset, test: rp.Dataset, rank: int) -> np.ndarray:

@@ -72,6 +72,7 @@ def main(
     output: Path, objects: int = 8000, pixels: int = 1200, seed: int = 0, *, package: bool | None = None
 ) -> dict[str, Any]:
     """Everything that the pictures show; `package`: also robusta-hmf (default: where it is installed)."""
+    rivals.check()
     output.mkdir(parents=True, exist_ok=True)
     half = halves(objects, pixels, seed)
     data, train, test = half.survey.data, half.train, half.test

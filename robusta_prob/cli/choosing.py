@@ -14,6 +14,7 @@ from robusta_prob.inference.iterate import NON_FINITE
 from robusta_prob.selection.results import ENOUGH, Candidate
 
 OF_SELECTION = ("selection.csv", "selection.png", "fits")
+OF_ONE_FIT = ("relevance.csv", "relevance.png", "fits")
 AS_IN_FIT = (*rp.Noise._fields, "flat_prior", "seed", "dtype", *ROLES, "mask_bits", "on_disk")
 MOST_NAMES = 4  # of candidates in a sentence
 
@@ -22,16 +23,25 @@ def run_select(options: argparse.Namespace) -> int:
     """Judge all candidates, write and print how they did, and say how to go on."""
     from robusta_prob import plots
 
-    settings = _settings(options)
+    settings, files = _settings(options), OF_ONE_FIT if options.one_fit else OF_SELECTION
     data = read(options, options.dtype)
     with writable(options.output) as run:
         selection = _selected(data, options, run, settings)
-        rp.write_selection(selection, run / "selection.csv")
-        save(plots.selection(selection), run / "selection.png")
-    say(options, f"\n{selection}\n\n{choice(selection)}")
+        rp.write_selection(selection, run / files[0])
+        save(plots.selection(selection), run / files[1])
+    cells = selection.hidden
+    judges = (
+        f"{int((selection.count > 0).sum()):,} objects, in {cells.starts.shape[1]} segments of {cells.width}"
+    )
+    say(
+        options,
+        f"\n{selection}\nJudged by {judges} pixels each, with a guard of {cells.guard} on either side.",
+    )
+    say(options, "below_best is in nats per pixel, error its standard error, paired object by object.")
+    say(options, f"\n{choice(selection)}")
     for text in doubts(selection):
         warn(text)
-    say_where(options, run, *OF_SELECTION)
+    say_where(options, run, *files)
     say(options, "Next: " + shlex.join(following(options, selection)))
     return int(selection.candidates[selection.chosen].status.code == NON_FINITE)
 

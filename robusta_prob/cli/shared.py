@@ -30,6 +30,8 @@ WRITTEN = {
     "survey.h5": "the spectra, for `robusta-prob fit`",
     "selection.csv": "scores of all candidates",
     "selection.png": "picture of the scores of all candidates",
+    "relevance.csv": "scores of the first 1, 2, ... components of the one fit",
+    "relevance.png": "picture of these scores",
     "fits": "a fit to the training objects for each candidate, used again by the same command",
     "fit.h5": "the fit, for `robusta-prob score` and `project`",
     "scores.csv": "all objects, the most surprising first",

@@ -48,6 +48,9 @@ class _Told(NamedTuple):
     place: tuple[int, int]  # of the choice
 
 
+FEW_TICKS = 4  # with fewer, threes are labelled as well
+
+
 def selection(selection: Selection) -> Figure:
     """How far every candidate's score is below the best one, and which is chosen.
 
@@ -143,6 +146,8 @@ def _scale(axes: Axes, below: Float[np.ndarray, " ranks"], bar: Float[np.ndarray
         first, ticks = 10.0 ** math.ceil(math.log10(least)), [0.0]
         while ticks[-1] < most:
             ticks.append(max(first, 10.0 * ticks[-1]))
+        if len(ticks) <= FEW_TICKS:
+            ticks += [3.0 * tick for tick in ticks[1:-1]]
         axes.yaxis.set_major_locator(FixedLocator([-first, *ticks]))
         axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}".replace("-", "−")))

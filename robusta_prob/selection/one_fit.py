@@ -31,7 +31,7 @@ class Component(NamedTuple):
     gain: Difference  # of the score by having it beside all the others
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Relevance(Selection):
     """A `Selection` whose candidates are the first 1, 2, ... components of one fit, the most useful first."""
 
