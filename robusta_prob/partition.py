@@ -48,7 +48,10 @@ def drawn(
     labels = np.arange(n) if group is None else np.asarray(group)
     if labels.shape != (n,):
         raise ValueError(f"group must have one label per object ({n}), got shape {labels.shape}")
-    groups, member = np.unique(labels, return_inverse=True)
+    try:
+        groups, member = np.unique(labels, return_inverse=True, equal_nan=False)
+    except TypeError:
+        raise TypeError("group must hold labels of one kind that can be ordered: numbers, or text") from None
     first = round(fraction * len(groups))
     if not 0 < first < len(groups):
         raise ValueError(

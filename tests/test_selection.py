@@ -313,7 +313,7 @@ def test_independent_noise_needs_the_least_guard(chosen):
 
 
 def test_a_guard_for_which_there_is_no_room_is_told(survey):
-    with pytest.warns(DataWarning, match="have room for a guard of .*, and not of 60"):
+    with pytest.warns(DataWarning, match="a guard of 60 pixels has no room beside hidden segments of"):
         rp.select(survey.data, (3,), guard=60)
 
 
@@ -626,9 +626,7 @@ def test_only_data_sets_are_taken_and_such_as_can_judge(survey, chosen):
     with pytest.raises(TypeError, match=r"data must be a Dataset, got ndarray; make one with rp\.dataset"):
         rp.select(flux, RANKS)
     judges = np.isin(survey.data.ids, chosen.ids)[:, None]
-    with pytest.raises(
-        ValueError, match="none of the objects that judge has an observed cell that is hidden"
-    ):
+    with pytest.raises(ValueError, match="fewer than two groups of objects with data are left to judge"):
         rp.select(rp.dataset(flux, np.where(judges, 0.0, ivar)), (3,))
     with pytest.raises(ValueError, match="no cell of the data is observed"):
         rp.select(rp.dataset(flux, np.where(judges, ivar, 0.0)), (2,))
@@ -640,3 +638,63 @@ def test_objects_without_data_and_pixels_that_nobody_observed_do_no_harm(survey)
     selection = rp.select(rp.dataset(flux, ivar), (2, 3))
     assert selection.rank == 3
     assert (selection.count == 0).sum() == (selection.ids % 10 == 0).sum()
+
+
+@pytest.mark.parametrize("unit", [1e-17, 1e-25, 1e20])
+def test_any_flux_unit_shifts_the_scores_by_its_logarithm(survey, unit):
+    flux, ivar = flux_and_ivar(survey.data)
+    one, other = (rp.select(rp.dataset(flux * x, ivar / x**2), (3,)) for x in (1.0, unit))
+    # no power of two: numbers are rounded otherwise, and fits end within 0.1 of their errors of each other
+    assert other.scores.item() == pytest.approx(one.scores.item() - math.log(unit), abs=1e-4)
+    for name, of_unit in (("kl", 1.0), ("std_z", 1.0), ("chi2", 1.0), ("median_z", 1.0), ("rmse", unit)):
+        assert other.published(name).item() == pytest.approx(of_unit * one.published(name).item(), rel=0.02)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.3, 0.4, 0.5])
+@pytest.mark.parametrize("guard", [1, 5, 12, 24, 90])
+def test_whatever_the_guard_a_third_of_the_pixels_is_shown(share, guard):
+    assert (~segments(100, 96, share, guard, 0).cells(ALL)[1]).mean(1).min() > 0.33
+
+
+def test_a_killed_grid_may_go_on_as_another(survey, tmp_path, monkeypatch):
+    fit = candidates.fit
+
+    def killed(data, rank, *, callback, checkpoint, **settings):
+        passes = []
+
+        def look(line):
+            passes.append(line)
+            if rank == 2 and len(passes) == 3:
+                raise KeyboardInterrupt
+
+        return fit(data, rank, callback=look, checkpoint=rp.Checkpoint(checkpoint, 0.0), **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(candidates, "fit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            rp.select(survey.data, (2, 3), folder=tmp_path)
+    assert list(tmp_path.glob("rank-002*.checkpoint"))
+    assert rp.select(survey.data, (2, 3, 4), folder=tmp_path).rank == 3
+    assert not list(tmp_path.glob("*.checkpoint"))
+
+
+def test_objects_without_a_group_are_groups_of_their_own(survey):
+    labels = np.repeat(np.arange(60.0), 4)
+    labels[::3] = np.nan
+    selection = rp.select(survey.data, (3,), group=labels)
+    assert np.bincount(selection.groups).max() <= 3
+    with pytest.raises(TypeError, match="group must hold labels of one kind"):
+        rp.select(survey.data, (3,), group=np.array([None, "a"] * 120, object))
+
+
+def test_a_single_group_cannot_judge_and_nothing_is_fitted(survey, monkeypatch):
+    monkeypatch.setattr(candidates, "fit", None)
+    with pytest.raises(ValueError, match="fewer than two groups of objects with data are left to judge"):
+        rp.select(survey.data, (3,), group=np.arange(SIZE[0]) % 2)
+
+
+def test_one_program_whatever_the_sizes():
+    data = low_rank(1100, 96, 3, seed=0).data  # halves of 550, of which at most 300 tell the guard
+    before = sweep._cache_size()
+    rp.select(data, (3,))
+    assert sweep._cache_size() == before + 1

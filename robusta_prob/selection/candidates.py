@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 from robusta_prob.data import Dataset
 from robusta_prob.inference.fitting import fit
 from robusta_prob.inference.initialise import STARTS, Start, majority
+from robusta_prob.inference.journal import digest
 from robusta_prob.inference.results import Fit
 from robusta_prob.inference.storage import load, save
 from robusta_prob.io import check_writable
@@ -78,14 +78,14 @@ def fitted(
         tol=settings.tol,
         max_epochs=epochs,
         callback=look,
-        checkpoint=None if path is None else path.with_suffix(".checkpoint"),
+        checkpoint=None if path is None else unfinished(path, begin),
         **begin,
     )
     if path is not None:
         new = replace(new, config=dict(new.config) | dict(settings.marks))
         save(new, path)
-        with contextlib.suppress(FileNotFoundError):  # a short fit has none
-            path.with_suffix(".checkpoint").unlink()
+        for one in path.parent.glob(f"{path.stem}-from-*.checkpoint"):  # a short fit has none
+            one.unlink(missing_ok=True)
     return new
 
 
@@ -112,6 +112,13 @@ def checked(one: Fit, path: Path, rank: int, noise: Noise, prior: Prior, setting
 def thinned(one: Fit) -> Start:
     """What a smaller rank begins at: a basis, and enough coefficients to tell what the majority does."""
     return Start(one.basis, one.coefficients[:: max(1, len(one.coefficients) // VOTES)])
+
+
+def unfinished(path: Path, begin: Mapping[str, Any]) -> Path:
+    """Where a fit that was killed goes on; one that begins elsewhere, in another grid, is another."""
+    init = begin.get("init")
+    name = "starts" if init is None else digest(getattr(init, "basis", init))
+    return path.with_name(f"{path.stem}-from-{name}.checkpoint")
 
 
 def file_of(folder: Path, rank: int, scale: float | None) -> Path:

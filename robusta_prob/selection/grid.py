@@ -25,7 +25,7 @@ from robusta_prob.models.noise import Noise
 from robusta_prob.models.priors import Prior
 from robusta_prob.selection.candidates import file_of, fitted, thinned
 from robusta_prob.selection.held_out import Judgement, comparable, judge
-from robusta_prob.selection.preparing import Prepared, checked_ranks
+from robusta_prob.selection.preparing import Prepared, checked_ranks, warn_of_guard
 from robusta_prob.selection.results import Candidate, Selection, choose
 from robusta_prob.selection.segments import Segments
 
@@ -202,6 +202,7 @@ def select(
             raise
     if failures:
         raise failures[0]
+    warn_of_guard(hide.result())  # from here, and not from a thread: it may be made an error
     order = sorted(told, key=lambda name: (name[0], name[1] or 0.0))
     common = np.logical_and.reduce(list(trained.values()))
     for name in order:  # pixels that one fit left out of account are left out for all

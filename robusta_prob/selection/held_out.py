@@ -72,16 +72,17 @@ def judge(fit: Fit, data: Dataset, hidden: Segments, stride: int | None = None) 
                 cell = np.asarray(log_density(residual**2, information, law))
             count[there], shown[there] = block.held_out.sum(1), block.seen.sum(1)
             density[there] = cell.sum(1, dtype=float) - count[there] * math.log(fit.unit)
-            weight = np.where(block.seen, block.weight * part.ivar[here], 0.0) / part.unit**2
-            sums.add(residual * fit.unit, weight, block.seen)
-    return Judgement(density, count, shown, sums.published())
+            weight = np.where(block.seen, block.weight * part.ivar[here], 0.0)
+            sums.add(residual * (fit.unit / part.unit), weight, block.seen)
+    return Judgement(density, count, shown, sums.published(data.unit))
 
 
 def reach(fit: Fit, train: Dataset, stride: int | None = None) -> int:
     """How many pixels apart the residuals of normal training objects are still correlated."""
     n, _ = train.shape
     some = train.take(np.unique(np.linspace(0, n - 1, min(n, VOTERS)).astype(int)))
-    judged = Judged(some, projected(fit, some, stride=stride), np.ones(some.shape[0], bool))
+    projection = projected(fit, some, batch_rows=rows_per_batch(train), stride=stride)
+    judged = Judged(some, projection, np.ones(some.shape[0], bool))
     scored = judged.n_fitted(fit.trained) > fit.rank
     return len(learn(fit, judged, scored, taken_by_basis(fit, judged)).correlation) if scored.any() else 0
 
@@ -122,14 +123,14 @@ class _Sums:
         weight: Float[np.ndarray, "rows pixels"],
         seen: Bool[np.ndarray, "rows pixels"],
     ) -> None:
-        """Residuals in flux and their weights."""
+        """Residuals and their weights in the unit of the data: in the user's float32 may not hold them."""
         z, number = (residual * np.sqrt(weight))[seen].astype(float), seen.sum(1)
         fitted = np.minimum(number, self._rank).sum()
         self._moments += len(z), fitted, z.sum(), (z**2).sum(), weight.sum(dtype=float)
         places = np.clip((z + FAR) / BIN, 0, len(self._histogram) - 1).astype(int)
         self._histogram += np.bincount(places, minlength=len(self._histogram))
 
-    def published(self) -> Published:
+    def published(self, unit: float) -> Published:
         """The scores; NaN where no cell was fitted."""
         cells_, fitted, first, second, weights = self._moments
         if cells_ == 0:
@@ -145,6 +146,6 @@ class _Sums:
             kl=float((coarse[some] * np.log(coarse[some] / normal[some])).sum()),
             std_z=math.sqrt(max(second / cells_ - (first / cells_) ** 2, 0.0)),
             chi2=second / (cells_ - fitted) if cells_ > fitted else math.nan,
-            rmse=math.sqrt(second / weights) if weights > 0 else math.nan,
+            rmse=unit * math.sqrt(second / weights) if weights > 0 else math.nan,
             median_z=BIN * float(np.interp(0.5, np.append(0.0, size), np.arange(len(size) + 1))),
         )

@@ -18,7 +18,7 @@ from robusta_prob.models.noise import Noise
 from robusta_prob.models.priors import Prior
 from robusta_prob.selection.candidates import fitted
 from robusta_prob.selection.held_out import Judgement, comparable, judge
-from robusta_prob.selection.preparing import Prepared, checked_ranks
+from robusta_prob.selection.preparing import Prepared, checked_ranks, warn_of_guard
 from robusta_prob.selection.results import Candidate, Difference, Selection, choose, paired
 
 TELLING = 2000  # objects that tell in which directions there is information
@@ -118,6 +118,7 @@ def relevance(
         raise ValueError("under a flat prior components have no scales: leave out prior=, or use rp.select")
     whole = by_information(fitted(own.learn, rank, None, own.settings, None), own.learn)
     hide, done = own.hide(whole), 0
+    warn_of_guard(hide)
 
     def told(kept: Sequence[int]) -> Judgement:
         nonlocal done

@@ -65,23 +65,28 @@ class Prepared(NamedTuple):
             )
         seed = checks.seed_of(key)
         first, member = drawn(data, train, seed, group)
-        learn = data.take(first)
+        learn, rest, groups = data.take(first), data.take(~first), member[~first]
+        if len(np.unique(groups[rest.n_observed > 0])) < 2:  # now, not once all is fitted
+            raise ValueError("fewer than two groups of objects with data are left to judge: lower train")
         for scale in scales[:1]:
             checks.check_learnable(learn, ranks[-1], noise if scale is None else Noise(1.0, scale, 0.0))
         settings = Settings(noise, prior, seed, tol, max_epochs, made(folder), marks(learn))
-        return cls(learn, data.take(~first), member[~first], settings, stride_of(learn), hidden, guard)
+        return cls(learn, rest, groups, settings, stride_of(learn), hidden, guard)
 
     def hide(self, largest: Fit) -> Segments:
         """The segments, with a guard as wide as the residuals of the largest rank are correlated."""
         wanted = max(1, reach(largest, self.learn, self.stride)) if self.guard is None else self.guard
         n, m = self.rest.shape
-        cells = segments(n, m, self.share, wanted, self.settings.seed)
-        if cells.guard < wanted:
-            warn_user(
-                f"hidden segments of {cells.width} pixels have room for a guard of {cells.guard}, and not of "
-                f"{wanted}: raise hidden="
-            )
-        return cells
+        return segments(n, m, self.share, wanted, self.settings.seed)
+
+
+def warn_of_guard(cells: Segments) -> None:
+    """Say so, where it is narrower than it should be."""
+    if cells.guard < cells.wanted:
+        warn_user(
+            f"a guard of {cells.wanted} pixels has no room beside hidden segments of {cells.width}: "
+            f"{cells.guard} on either side are neither fitted nor judged"
+        )
 
 
 def checked_ranks(ranks: Any) -> list[int]:

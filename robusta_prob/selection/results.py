@@ -159,9 +159,10 @@ class Selection:
     def __str__(self) -> str:
         table = self.columns()
         head, lines = [*list(table)[:-1], ""], []
-        for *row, chosen in zip(*table.values(), strict=True):
+        for one, (*row, chosen) in zip(self.candidates, zip(*table.values(), strict=True), strict=True):
             cells = [f"{x:.6g}" if name in EXACT else f"{x:.4g}" for name, x in zip(table, row, strict=False)]
-            lines.append([*cells, "<- chosen" if chosen else ""])
+            notes = ["<- chosen"] * bool(chosen) + ["not at rest"] * (not one.status.ok)
+            lines.append([*cells, ", ".join(notes)])
         widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
         return "\n".join(
             "  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
