@@ -18,11 +18,11 @@ import robusta_prob as rp
 from examples.toy.run import RANK, RANKS, SCALES
 from examples.toy.simulate import Halves, halves
 from robusta_prob import plots
+from robusta_prob.plots.style import BLACK, BLUE, COLUMN, GREEN, GREY, PAGE, PURPLE
+from robusta_prob.plots.style import VERMILLION as ORANGE
 
-COLUMN, PAGE = 3.5, 7.1  # [inch]
 SMALL = {"fontsize": 8}
 EPOCHS = (1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 23, 30, 40)  # of the picture of annealing
-BLACK, BLUE, ORANGE, GREEN, PURPLE, GREY = "black", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#999999"
 
 
 def finish(figure: Figure) -> Figure:
