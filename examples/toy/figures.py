@@ -17,7 +17,6 @@ from matplotlib.patches import Rectangle
 import robusta_prob as rp
 from examples.toy.run import RANK, RANKS, SCALES
 from examples.toy.simulate import Halves, halves
-from robusta_prob import plots
 from robusta_prob.plots.style import BLACK, BLUE, COLUMN, GREEN, GREY, PAGE, PURPLE
 from robusta_prob.plots.style import VERMILLION as ORANGE
 
@@ -246,7 +245,6 @@ def main(output: Path) -> None:
         "weights": weights(half, published),
         "surprise": surprise(half, fit),
         "annealing": annealing(half),
-        "history": plots.history(fit),
     }
     for name, figure in pictures.items():
         figure.savefig(output / f"{name}.png", dpi=200)
