@@ -139,6 +139,11 @@ class Dataset:
         flux, ivar = (validate.take_rows(leaf, index) for leaf in (self.flux, self.ivar))
         return Dataset(flux, ivar, labels).counted()
 
+    def with_meta(self, **columns: Any) -> Dataset:
+        """With these (N, ...) columns beside or instead of those that there are; raises as `dataset` does."""
+        added = validate.check_columns(columns, self.shape[0])
+        return replace(self, labels=replace(self.labels, meta={**self.labels.meta, **added}))
+
     def load(self) -> Dataset:
         """The same data in memory, where these are."""
         return self

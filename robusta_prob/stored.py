@@ -47,14 +47,17 @@ class Source:
 
     def read(self, rows: slice) -> Pair:
         """Flux and ivar of consecutive rows, in units of `unit`; missing cells are 0 in both."""
-        start, stop, _ = rows.indices(self.shape[0])
-        if self.index is None:
-            flux, ivar = self.fetch(slice(start, stop))
-        else:
-            flux, ivar = self._scattered(self.index[start:stop])
+        flux, ivar = self.fetched(rows)
         if self.hidden is not None:
             ivar = np.where(self.hidden, np.zeros((), ivar.dtype), ivar)
         return validate.cleaned(flux, ivar, self.unit, self.dtype)
+
+    def fetched(self, rows: slice) -> Raw:
+        """Flux and ivar of consecutive rows as the file has them."""
+        start, stop, _ = rows.indices(self.shape[0])
+        if self.index is None:
+            return self.fetch(slice(start, stop))
+        return self._scattered(self.index[start:stop])
 
     def _scattered(self, index: Int[np.ndarray, " rows"]) -> Raw:
         """Rows anywhere in the file, read in the order of the file."""
@@ -175,26 +178,33 @@ def stored(
     fetch: Callable[[slice], Raw],
     shape: tuple[int, int],
     *,
+    index: Int[np.ndarray, " objects"] | None = None,
     ids: Any = None,
     meta: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> StoredDataset:
-    """The data set of the rows that `fetch` reads, validated in one pass; as `dataset` does."""
+    """The data set of the rows that `fetch` reads, validated in one pass; as `dataset` does.
+
+    `index` are the rows of the file that are meant, where these are not all; `shape` is that of the data.
+    """
     n, m = shape
     if 0 in shape:
         raise ValueError(f"flux must be a non-empty matrix (objects, pixels), got shape {shape}")
     names, columns = validate.frozen(validate.check_ids(ids, n)), validate.check_columns(meta, n)
     step = validate.sampling(n)
-    some = [fetch(slice(row, row + 1 if step > 1 else n)) for row in range(0, n if step > 1 else 1, step)]
+    source = Source(fetch, shape, 1.0, np.dtype(np.float64), index)
+    some = [
+        source.fetched(slice(row, row + 1 if step > 1 else n)) for row in range(0, n if step > 1 else 1, step)
+    ]
     with warnings.catch_warnings():  # the whole will be told of
         warnings.simplefilter("ignore", DataWarning)
         few = dataset(*(np.concatenate(side) for side in zip(*some, strict=True)), **settings)
-    source = Source(fetch, shape, few.unit, few.dtype)
+    source = replace(source, unit=few.unit, dtype=few.dtype)
 
     odd, n_observed, pixel_seen = np.zeros(3, int), np.empty(n, np.int64), np.zeros(m, bool)
     for start in range(0, n, ROWS):
         rows = slice(start, min(start + ROWS, n))
-        raw = fetch(rows)
+        raw = source.fetched(rows)
         odd += validate.contradictions(*raw)
         seen = validate.cleaned(*raw, few.unit, few.dtype)[1] > 0
         n_observed[rows] = seen.sum(1)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int, Shaped
 
 from robusta_prob.data import Dataset, warn_user
 from robusta_prob.io.cells import Cells, OpenCells, check_bits
@@ -44,6 +44,8 @@ def read(
     ids: str | None = None,
     mask: str | None = None,
     mask_bits: Iterable[int] | None = None,
+    rows: Shaped[np.ndarray, " some"] | Sequence[int] | slice | None = None,
+    pixels: Shaped[np.ndarray, " some"] | Sequence[int] | slice | None = None,
     dtype: str = "float32",
     in_memory: bool = True,
 ) -> Dataset:
@@ -73,6 +75,8 @@ def read(
         unless it is named here.
     mask_bits : iterable of int, optional
         Numbers of the bits (0 is the lowest) of an integer mask that mean bad; by default all of them.
+    rows, pixels : indices, mask or slice, optional
+        Only these objects, and only these pixels, in this order; of an HDF5 file nothing else is read.
     dtype : {"float32", "float64"}
         Of the leaves, as in `dataset`.
     in_memory : bool
@@ -92,8 +96,10 @@ def read(
         If there is no such file.
     ValueError
         If the suffix is unknown, or the file is not what its suffix says, is damaged, or lacks an array; if
-        `mask_bits` are given without a mask, or are no bits of it.
+        `mask_bits` are given without a mask, or are no bits of it; if `rows` or `pixels` select nothing.
         `dataset` raises its own where the arrays do not fit together.
+    IndexError
+        If there are no such `rows` or `pixels`.
     ImportError
         For FITS without astropy.
 
@@ -117,7 +123,7 @@ def read(
         raise ValueError(f"only HDF5 files can stay on disk, in_memory=False; {path} is none")
     with ExitStack() as stack:
         contents = stack.enter_context(by_suffix(path, READERS)(path))
-        return _assemble(contents, names, bits, dtype, None if in_memory else stack)
+        return _assemble(contents, names, bits, (rows, pixels), dtype, None if in_memory else stack)
 
 
 def write(data: Dataset, path: str | os.PathLike[str]) -> Path:
@@ -169,6 +175,7 @@ def _assemble(
     contents: Contents,
     names: Mapping[str, str | None],
     bits: list[int] | None,
+    part: tuple[Any, Any],
     dtype: str,
     keep: ExitStack | None,
 ) -> Dataset:
@@ -179,6 +186,7 @@ def _assemble(
     if len(shape) != 2:
         raise ValueError(f"{flux_key!r} in {path} must be a matrix (objects, pixels), got shape {shape}")
     n, m = shape
+    rows, pixels = (_chosen(what, of, k) for what, of, k in zip(("rows", "pixels"), part, shape, strict=True))
 
     def pick(role: str, known: tuple[str, ...], want: tuple[int, ...]) -> str | None:
         given = names[role]
@@ -209,19 +217,41 @@ def _assemble(
         ivar_key.rpartition("/")[2].lower() in _ERROR,
         None if names["mask"] is None else arrays[_find(contents, "mask", names["mask"])],
         bits,
+        slice(None) if pixels is None else pixels,
     ).validated(names["mask"])
+    meta = _metadata(contents, {flux_key, ivar_key, grid_key, ids_key}, shape)
+    grid = None if grid_key is None else np.asarray(arrays[grid_key])
+    ids = None if ids_key is None else as_column(arrays[ids_key])
+    if pixels is not None:
+        grid, m = (np.arange(m) if grid is None else grid)[pixels], len(pixels)
+    if rows is not None:
+        ids, n = (np.arange(n) if ids is None else ids)[rows], len(rows)
+        meta = {name: column[rows] for name, column in meta.items()}
     labels: dict[str, Any] = {
-        "grid": None if grid_key is None else np.asarray(arrays[grid_key]),
-        "ids": None if ids_key is None else as_column(arrays[ids_key]),
-        "meta": _metadata(contents, {flux_key, ivar_key, grid_key, ids_key}, shape),
+        "grid": grid,
+        "ids": ids,
+        "meta": meta,
+        "index": rows,
         "dtype": dtype,
         "unit": header.get("unit"),
         "grid_name": header.get("grid_name") or _label(contents, grid_key, "pixel"),
         "flux_name": header.get("flux_name") or _label(contents, flux_key, "flux"),
     }
     if keep is None:  # block by block: the file's arrays and their copies would be several times the data
-        return stored(cells.rows, shape, **labels).load()
-    return stored(OpenCells(cells, keep.pop_all()), shape, **labels)
+        return stored(cells.rows, (n, m), **labels).load()
+    return stored(OpenCells(cells, keep.pop_all()), (n, m), **labels)
+
+
+def _chosen(what: str, of: Any, number: int) -> Int[np.ndarray, " some"] | None:
+    """Numbers of the rows or pixels that are wanted; None for all of them."""
+    if of is None:
+        return None
+    index = np.arange(number)[of if isinstance(of, slice) else np.asarray(of)]
+    if index.ndim != 1 or not index.size:
+        raise ValueError(
+            f"{what} must be indices, a mask or a slice that selects some of {number}, got {of!r}"
+        )
+    return index
 
 
 def _metadata(contents: Contents, used: set[str | None], shape: tuple[int, int]) -> dict[str, np.ndarray]:

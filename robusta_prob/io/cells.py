@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Shaped
 
 
 class Cells(NamedTuple):
@@ -19,6 +19,7 @@ class Cells(NamedTuple):
     is_error: bool  # errors
     mask: Any = None  # booleans or bits
     bits: list[int] | None = None  # of the mask that mean bad; all where there is None
+    pixels: slice | Shaped[np.ndarray, " pixels"] = slice(None)  # columns that are wanted
 
     def validated(self, name: str | None) -> Cells:
         """`self`, if the mask, called `name`, is one."""
@@ -40,7 +41,7 @@ class Cells(NamedTuple):
 
     def rows(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
         """Flux and inverse variances of these rows, in the units of the file."""
-        flux, ivar = np.asarray(self.flux[rows]), np.asarray(self.spread[rows])
+        flux, ivar = (np.asarray(x[rows])[:, self.pixels] for x in (self.flux, self.spread))
         if self.is_error:
             ivar = _ivar_from_error(ivar)
         if self.mask is not None:
@@ -48,7 +49,7 @@ class Cells(NamedTuple):
         return flux, ivar
 
     def _masked(self, rows: slice) -> Bool[np.ndarray, "rows pixels"]:
-        mask = np.asarray(self.mask[rows])
+        mask = np.asarray(self.mask[rows])[:, self.pixels]
         if self.bits is None:
             return mask != 0
         unsigned = mask.astype(f"u{mask.dtype.itemsize}")
