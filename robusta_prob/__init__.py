@@ -19,9 +19,9 @@ from robusta_prob.inference.journal import Checkpoint
 from robusta_prob.inference.progress import Progress
 from robusta_prob.inference.projection import project, reconstruct, residuals, robust_weights
 from robusta_prob.inference.results import Fit, Projection
-from robusta_prob.inference.storage import load, save
 from robusta_prob.inference.uncertainty import Draw, posterior_draws, reconstruct_sd
 from robusta_prob.io import read, write
+from robusta_prob.keeping import load, save
 from robusta_prob.models.noise import Noise, NoiseLaw
 from robusta_prob.models.priors import Prior
 from robusta_prob.partition import split

@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import re
-import types
 
 import numpy as np
 import pytest
@@ -335,7 +334,8 @@ def test_objects_with_few_pixels_are_scored_among_untouched_ones(scored, monkeyp
         calls.append(part)
         p = np.abs(part.flux.astype(float)).sum(1)
         columns = {"p_value": p, "p_run": p + 1.0, "p_pixel": p + 2.0, "kind": in_training.astype(str)}
-        return types.SimpleNamespace(object=types.SimpleNamespace(**columns))
+        each = dict.fromkeys(scores.object._fields, p) | columns
+        return dataclasses.replace(scores, object=type(scores.object)(**each), ids=part.ids)
 
     monkeypatch.setattr(trials, "surprise", fake)
     as_mixed = dataclasses.replace(scores, object=scores.object._replace(n_observed=mixed.n_observed))
@@ -470,3 +470,53 @@ def test_the_picture_refuses_unknown_words(found):
         plots.recovery_curves(found, "depth")
     with pytest.raises(ValueError, match="by must be one of p_value"):
         plots.recovery_curves(found, by="p")
+
+
+def test_the_strength_at_which_half_is_found_divides_the_found_from_the_others(found):
+    """On probabilities that are known: a logistic rise about 7 sigma."""
+    rng = np.random.default_rng(0)
+    strength = rng.uniform(1.0, 20.0, 4000)
+    there = rng.random(4000) < 1.0 / (1.0 + np.exp(-(strength - 7.0)))
+    p = np.where(there[:, None], 1e-9, 0.5) * np.ones(len(LISTS))
+    one = dataclasses.replace(
+        found, trials=found.trials._replace(kind=np.full(4000, "line set"), strength=strength, p=p)
+    )
+    assert one.half("line set") == pytest.approx(7.0, abs=0.4)
+    all_found = dataclasses.replace(one, trials=one.trials._replace(p=0.0 * p))
+    assert np.isnan(all_found.half("line set"))
+    with pytest.raises(ValueError, match="there are the kinds"):
+        one.half("emission line")
+
+
+def test_lines_that_are_asked_for_flag_and_name(survey_with_lines):
+    """Three lines of 4 sigma each are 7 together: the list finds them where it is told where to look."""
+    fit, data, rows, positions = survey_with_lines
+    blind = rp.surprise(fit, data)
+    told = rp.surprise(fit, data, lines={"set": positions}, flag_lines=True)
+    quiet = rp.surprise(fit, data, lines={"set": positions})
+    assert np.array_equal(quiet.object.q_any, blind.object.q_any, equal_nan=True)
+    assert told.flagged[rows].mean() > 0.9 > blind.flagged[rows].mean() + 0.2
+    assert (told.object.kind[rows][told.flagged[rows]] == "lines").mean() > 0.9
+    others = np.setdiff1d(np.arange(data.shape[0]), rows)
+    assert told.flagged[others].sum() <= 3
+    least = np.fmin(np.fmin(told.object.p_value, told.object.p_run), told.lines["set"].p_value)
+    assert np.array_equal(told.least_p, least, equal_nan=True)
+    assert (told.flagged == (told.least_p <= told.level)).all()
+    here = {"line set": {"positions": positions}}
+    found = rp.recovery(fit, data, {"line set": [0.5]}, key=0, per_amplitude=30, scores=told, options=here)
+    assert found.lists == ("p_value", "p_run", "p_pixel", "set", "p_flag", "any")
+    assert (found.trials.p[:, 4] <= np.nanmin(found.trials.p[:, [0, 1, 3]], axis=1)).all()
+    with pytest.raises(TypeError, match="flag_lines must be True or False"):
+        rp.surprise(fit, data, flag_lines="yes")
+
+
+@pytest.fixture(scope="module")
+def survey_with_lines():
+    """400 spectra of rank 2, in 30 of which three lines of 4 sigma each are injected."""
+    clean = rp.simulate.low_rank(400, 300, 2, seed=3)
+    rows, positions = np.arange(30), [60.0, 150.0, 230.0]
+    sigma = clean.data.unit / np.sqrt(np.median(clean.data.ivar[rows], axis=1))
+    level = np.median(np.abs(clean.data.flux[rows]), axis=1) * clean.data.unit
+    height = 4.0 * sigma / np.sqrt(2.0 * np.sqrt(np.pi))  # the squares of a line of deviation 2 sum to that
+    data = rp.inject(clean.data, "line set", height / level, key=1, rows=rows, positions=positions).data
+    return rp.fit(data, 2), data, rows, positions

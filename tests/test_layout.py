@@ -22,6 +22,7 @@ ROOMS = (
     {"inference"},
     {"scoring"},
     {"selection", "diagnostics"},
+    {"keeping"},
     {"plots", "report"},
     {""},
     {"cli", "__main__"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -126,3 +126,24 @@ class Projection(NamedTuple):
         """Some of the objects, perhaps repeatedly."""
         coefficients, covariance, ids = (values[rows] for values in self[:3])
         return Projection(coefficients, covariance, ids, self.origin and self.origin.take(rows))
+
+    @staticmethod
+    def joined(parts: Sequence[Projection]) -> Projection:
+        """Projections of parts of a survey, on one fit, as that of all their objects.
+
+        Raises
+        ------
+        ValueError
+            If there are none, or they are of different fits.
+        """
+        if not parts:
+            raise ValueError("there is no projection to join")
+        origins = [part.origin for part in parts]
+        known = [origin for origin in origins if origin is not None]
+        if len({(origin.fit, origin.unit, origin.dtype) for origin in known}) > 1:
+            raise ValueError("these projections are of different fits: project all objects on one of them")
+        origin = None
+        if len(known) == len(parts):
+            origin = known[0]._replace(fingerprints=np.concatenate([one.fingerprints for one in known]))
+        coefficients, covariance, ids = (np.concatenate([part[i] for part in parts]) for i in range(3))
+        return Projection(coefficients, covariance, ids, origin)

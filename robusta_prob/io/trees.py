@@ -1,4 +1,4 @@
-"""Nested named tuples of arrays and plain values in an HDF5 file, without pickle."""
+"""Nested named tuples and mappings of arrays and plain values in an HDF5 file, without pickle."""
 
 from __future__ import annotations
 
@@ -14,13 +14,20 @@ PLAIN = {"bool": bool, "int": int, "float": float, "str": str}
 
 
 def write_tree(parent: h5py.Group, name: str, value: Any) -> None:
-    """Write `value` below `parent`: named tuples, tuples, lists, arrays, numbers, text, None.
+    """Write `value` below `parent`: named tuples, tuples, lists, mappings, arrays, numbers, text, None.
 
     Raises
     ------
     TypeError
         On anything else.
     """
+    if isinstance(value, Mapping):
+        group = parent.create_group(name, track_order=True)
+        group.attrs["kind"] = "mapping"
+        for number, (key, item) in enumerate(value.items()):  # a key may hold a slash
+            write_tree(group, str(number), item)
+            group[str(number)].attrs["key"] = key
+        return
     if value is None or isinstance(value, tuple | list):
         group = parent.create_group(name, track_order=True)
         group.attrs["kind"] = type(value).__name__
@@ -32,7 +39,13 @@ def write_tree(parent: h5py.Group, name: str, value: Any) -> None:
         kind = "numpy"
     if kind not in ("jax", "numpy", *PLAIN):
         raise TypeError(f"{parent.name}/{name} is a {kind}, which has no form on disk")
-    parent[name] = np.asarray(value) if kind in ("jax", "numpy") else value
+    array = np.asarray(value)
+    if array.dtype.kind == "U" and array.ndim:
+        kind, array = "text", array.astype(h5py.string_dtype())
+    if array.size > 1 and kind != "text":  # with checksums: a damaged file is refused when it is read
+        parent.create_dataset(name, data=array, chunks=True, fletcher32=True)
+    else:
+        parent[name] = value if kind == "str" else array
     parent[name].attrs["kind"] = kind
 
 
@@ -48,9 +61,13 @@ def read_tree(node: h5py.Group | h5py.Dataset, kinds: Mapping[str, type]) -> Any
     if isinstance(node, h5py.Dataset):
         if kind == "str":
             return node.asstr()[()]
+        if kind == "text":
+            return node.asstr()[()].astype(str)
         value = node[()]
         return PLAIN[kind](value) if kind in PLAIN else jnp.asarray(value) if kind == "jax" else value
     items = (read_tree(node[name], kinds) for name in node)
+    if kind == "mapping":
+        return {str(node[name].attrs["key"]): item for name, item in zip(node, items, strict=True)}
     if kind in ("tuple", "list"):
         return tuple(items) if kind == "tuple" else list(items)
     return None if kind == "NoneType" else kinds[kind](*items)

@@ -43,8 +43,8 @@ def recovery_curves(recovery: Recovery, against: str = "strength", by: str = "an
         Of `rp.recovery`.
     against : {"strength", "beyond", "amplitude"}
         What the completeness is drawn against, see `recovery.by_strength`.
-    by : {"any", "p_value", "p_run", "p_pixel"}
-        By which list an injected object counts as found.
+    by : {"any", "p_flag", "p_value", "p_run", "p_pixel"} or a set of lines that flags
+        By which list an injected object counts as found, one of `recovery.lists`.
 
     Returns
     -------
@@ -74,7 +74,9 @@ def recovery_curves(recovery: Recovery, against: str = "strength", by: str = "an
     groups = recovery.by_amplitude if against == "amplitude" else recovery.by_strength
     _completeness(left, groups, against, recovery.lists.index(by))
     left.axhline(recovery.level, color=GREY, lw=0.8)
-    found = "p_value, p_run or p_pixel" if by == "any" else by
+    found = {"any": "p_value, p_run or p_pixel", "p_flag": "p_value or p_run"}.get(by, by)
+    if by in ("any", "p_flag"):
+        found = ", ".join([*recovery.lists[3:-2], found])
     left.set_title(f"Found: {found} < {recovery.level:g}", fontsize=NORMAL)
     left.set_xlabel(AGAINST[against], fontsize=SMALL)
     _false_positives(right, recovery.false_positives, recovery.lists)

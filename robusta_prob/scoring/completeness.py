@@ -17,7 +17,7 @@ from robusta_prob.scoring.kinds import ERRORS, FOREIGN, LINES
 from robusta_prob.scoring.outliers import surprise
 from robusta_prob.scoring.recovered import Completeness, FalsePositives, Proportion, Recovery, Trials
 from robusta_prob.scoring.results import FLAG, Surprise
-from robusta_prob.scoring.trials import p_values, tried
+from robusta_prob.scoring.trials import lists_of, p_values, tried
 
 # what `surprise` should call an injected anomaly; a shifted segment is one or the other by its length
 NAMED = {
@@ -94,7 +94,8 @@ def recovery(
 
     Notes
     -----
-    "any" counts if one of three p-values is below `level`: up to three times as many false positives.
+    "any" counts if one of three p-values (or of those and of each set of lines, where these flag) is below
+    `level`: up to so many times as many false positives.
     Binomial errors take trials as independent. `rp.surprise` names the kind of what its q-values flag
     among all injected objects of that kind. Objects that it judges by replicates of all of them, by default
     those with fewer than ten observed pixels per component, are scored in batches among 20 times as many
@@ -150,6 +151,7 @@ def recovery(
         _completeness(trials, level, _by_amplitude(trials, wanted)),
         _completeness(trials, level, _by_strength(trials, wanted)),
         FalsePositives(grid, _below(p, grid), _below(p[normal], grid)),
+        lists_of(scores),
     )
 
 

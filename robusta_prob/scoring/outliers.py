@@ -18,7 +18,9 @@ from robusta_prob.inference.results import Fit, Projection
 from robusta_prob.scoring.calibration import Null, q_values
 from robusta_prob.scoring.evidence import Evidence, gather, learn
 from robusta_prob.scoring.kinds import (
+    LINES,
     PIXELS,
+    UNCLEAR,
     Windows,
     find_windows,
     measured,
@@ -55,6 +57,7 @@ def surprise(
     held_out: Bool[np.ndarray, "objects pixels"] | None = None,
     windows: Sequence[int] | None = None,
     lines: Mapping[str, Sequence[float]] | Sequence[float] | None = None,
+    flag_lines: bool = False,
     replicates: int | None = None,
     null: Null | None = None,
     empirical_null: bool | EmpiricalNull = False,
@@ -90,7 +93,11 @@ def surprise(
         Widths of the runs to search for [pixels]; default: 2 to 64, in steps of 1.3 to 1.5.
     lines : positions, or positions by name, optional
         Matched filters, in units of the grid: the positions of a set count together. Results in `.lines`, NaN
-        where less than half of what the lines would show is observed. They neither flag nor name an object.
+        where less than half of what the lines would show is observed.
+    flag_lines : bool
+        Whether these sets are part of the question: `q_any` is then by (2 + sets) times the least of
+        p_value, p_run and their p-values, and an object without structure in which they are the strangest is
+        "lines". Else they neither flag nor name an object.
     replicates : int, optional
         Of every object, at least 50; 0 for none. Default: 20,000 in all, of objects with fewer than ten
         observed pixels per component.
@@ -114,11 +121,11 @@ def surprise(
     Returns
     -------
     Surprise
-        `.flagged` is the list with at most 5 % false discoveries expected, by p_value or p_run; so is
-        `.object.q_value < 0.05`, by p_value alone. `.object.kind` says of what is in one of the lists, by
-        q_value, q_run or q_any: "lines" (a few windows are off, the rest normal; see `.windows`), "foreign"
-        (structure along the spectrum), "errors" (underestimated, no structure), "isolated pixels", the last
-        also where p_pixel alone is flagged, or "unclear".
+        `.flagged` is the list with at most 5 % false discoveries expected, by p_value or p_run (or `lines`);
+        so is `.object.q_value < 0.05`, by p_value alone. `.object.kind` says of what is in one of the lists,
+        by q_value, q_run or q_any: "lines" (a few windows are off, the rest normal; see `.windows`),
+        "foreign" (structure along the spectrum), "errors" (underestimated, no structure), "isolated
+        pixels", the last also where p_pixel alone is flagged, or "unclear".
 
     Raises
     ------
@@ -145,7 +152,7 @@ def surprise(
     (200,)
     """
     check_same_pixels(fit, data)
-    check_settings(data, key, replicates, null, empirical_null, pixel)
+    check_settings(data, key, replicates, null, empirical_null, pixel, flag_lines)
     widths, sets = widths_within(data.shape[1], windows), checked_lines(lines, data.grid)
     target = pixel_target(data.shape, fit.dtype, pixel, out)
     held_out = checked_held_out(data, held_out, asked=any(x is not None for x in target))
@@ -171,6 +178,7 @@ def surprise(
             callback(Rows(here.stop, data.shape[0], "score"))
 
     evidence = gather(fit, judged, null, widths, keep)
+    told = {name: one.result() for name, one in searches.items()}
     verdict = verdict_on(
         fit,
         judged,
@@ -179,6 +187,7 @@ def surprise(
         search,
         known,
         few,
+        of_lines=[one.p_value for one in told.values()] if flag_lines else [],
         replicates=replicates,
         seed=seed_of(key),
         empirical_null=empirical_null,
@@ -186,15 +195,17 @@ def surprise(
     listed = np.flatnonzero(verdict.listed)
     kind = np.where(q_values(verdict.p_pixel) < FLAG, PIXELS, "")
     kind[listed], found = _look(fit, judged, listed, evidence, null, search, taken)
+    if flag_lines:
+        kind[verdict.told_by_lines & np.isin(kind, (UNCLEAR, PIXELS))] = LINES
     return Surprise(
         _table(fit, judged, evidence, verdict, null, taken, kind),
         data.ids,
         null,
         verdict.bulk,
         found,
-        MappingProxyType({name: one.result() for name, one in searches.items()}),
+        MappingProxyType(told),
         None if all(x is None for x in target) else target,
-        Settings(None if windows is None else widths, replicates),
+        Settings(None if windows is None else widths, replicates, MappingProxyType(sets), flag_lines),
         judged.projection.origin if held_out is None else None,
     )
 

@@ -9,7 +9,9 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 from scipy import special
 
-LISTS = ("p_value", "p_run", "p_pixel", "any")  # by which an object can be found; "any" of the three
+# by which an object can be found, and before the last two by sets of lines that flag: "p_flag" is the least
+# of those by which `rp.surprise` flags, "any" the least of all
+LISTS = ("p_value", "p_run", "p_pixel", "p_flag", "any")
 ONE_SIGMA = 0.682689  # probability within it
 
 
@@ -52,8 +54,9 @@ class Trials(NamedTuple):
         Signal-to-noise of what was put in [sigma].
     beyond : (T,) array
         Signal-to-noise of what no coefficients can take up of it [sigma].
-    p : (T, 4) array
-        p_value, p_run, p_pixel, and the least of these; NaN where there is none.
+    p : (T, lists) array
+        p_value, p_run, p_pixel, those of lines that flag; the least of those that flag, and of all; NaN where
+        there is none.
     named : (T,) array of str
         The kind that `rp.surprise` named; "" where it flags nothing.
     """
@@ -96,3 +99,28 @@ class Recovery:
     by_strength: Completeness  # as many groups per kind, of equal numbers, by rising strength
     false_positives: FalsePositives
     lists: tuple[str, ...] = LISTS
+
+    def half(self, kind: str, by: str = "p_flag") -> float:
+        """Strength of what is injected at which half of it is found [sigma].
+
+        That is the threshold that divides the found trials of this kind from the others with the fewest on
+        its wrong side, midway where several do; NaN where all of them are found, or none.
+
+        Raises
+        ------
+        ValueError
+            If nothing of this kind was injected, or `by` is none of the lists.
+        """
+        of_kind = self.trials.kind == kind
+        if not of_kind.any() or by not in self.lists:
+            known = dict.fromkeys(self.trials.kind.tolist())
+            raise ValueError(f"half({kind!r}, {by!r}): there are the kinds {[*known]} and lists {self.lists}")
+        strength = self.trials.strength[of_kind]
+        order = np.argsort(strength)
+        found = (self.trials.p[of_kind, self.lists.index(by)] < self.level)[order]
+        if found.all() or not found.any():
+            return float("nan")
+        wrong = np.concatenate([[0], np.cumsum(found)]) + np.concatenate([np.cumsum(~found[::-1])[::-1], [0]])
+        edges = np.concatenate([[strength.min()], strength[order], [strength.max()]])
+        least = np.flatnonzero(wrong == wrong.min())
+        return float(np.sqrt(edges[least[0]] * edges[least[-1] + 1]))

@@ -23,14 +23,15 @@ from robusta_prob.scoring.results import EmpiricalNull, PixelSurprise
 
 
 def check_settings(
-    data: Dataset, key: Any, replicates: Any, null: Any, empirical_null: Any, pixel: Any
+    data: Dataset, key: Any, replicates: Any, null: Any, empirical_null: Any, pixel: Any, flag_lines: Any
 ) -> None:
     """Refuse settings that are impossible, before anything is computed."""
     check_types(None, None, None, key, **({} if replicates is None else {"replicates": replicates}))
     if replicates is not None and not (replicates == 0 or replicates >= LEAST):
         raise ValueError(f"replicates must be 0, or at least {LEAST} of each object, got {replicates}")
-    if not isinstance(pixel, bool | np.bool_):
-        raise TypeError(f"pixel must be True or False, got {pixel!r}")
+    for name, value in (("pixel", pixel), ("flag_lines", flag_lines)):
+        if not isinstance(value, bool | np.bool_):
+            raise TypeError(f"{name} must be True or False, got {value!r}")
     if isinstance(empirical_null, EmpiricalNull):
         if not (np.isfinite(empirical_null.centre) and empirical_null.width > 0):
             raise ValueError(

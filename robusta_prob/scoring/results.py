@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -29,7 +29,8 @@ class ObjectSurprise(NamedTuple):
     kind: Shaped[np.ndarray, " objects"]  # of what is flagged, see `rp.surprise`; "" where nothing is
     p_run: Float[np.ndarray, " objects"]  # P(as strange a run of pixels anywhere | normal object), and
     q_run: Float[np.ndarray, " objects"]  # its false-discovery rate
-    q_any: Float[np.ndarray, " objects"]  # false-discovery rate by 2 min(p_value, p_run)
+    # false-discovery rate by 2 min(p_value, p_run), or 3 and more with sets of lines that flag
+    q_any: Float[np.ndarray, " objects"]
     p_pixel: Float[np.ndarray, " objects"]  # P(as large a |z| anywhere | no bad pixels), and
     q_pixel: Float[np.ndarray, " objects"]  # its false-discovery rate
     # squared distance of the coefficients from the population; NaN where the data say nothing about them
@@ -80,6 +81,10 @@ class Settings(NamedTuple):
 
     windows: tuple[int, ...] | None = None  # widths of the runs [pixels]; None: the default
     replicates: int | None = None  # of every object; None: the default
+    lines: Mapping[str, Float[np.ndarray, " lines"]] = MappingProxyType(
+        {}
+    )  # sets of positions by name [grid]
+    flag_lines: bool = False  # whether these flag objects, too
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -107,6 +112,43 @@ class Surprise:
     def flagged(self) -> Bool[np.ndarray, " objects"]:
         """Objects surprising as a whole or by a run of pixels, at a false-discovery rate of 5 %."""
         return self.object.q_any < FLAG
+
+    @property
+    def least_p(self) -> Float[np.ndarray, " objects"]:
+        """The least of the p-values by which objects are flagged: p_value, p_run, and lines that flag."""
+        lines = (one.p_value for one in self.lines.values()) if self.settings.flag_lines else ()
+        return np.fmin.reduce([self.object.p_value, self.object.p_run, *lines])
+
+    @property
+    def level(self) -> float:
+        """`least_p` up to which objects are flagged, or one alone would be, where none is."""
+        if self.flagged.any():
+            return float(self.least_p[self.flagged].max())
+        tests = 2 + len(self.lines) * self.settings.flag_lines
+        return FLAG / (tests * max(int(np.isfinite(self.least_p).sum()), 1))
+
+    def take(self, rows: Shaped[np.ndarray, " some"]) -> Surprise:
+        """The scores of some objects, as they were among all: null law and false-discovery rates stay.
+
+        Scores of cells that were written elsewhere (`out=`) are left out.
+        """
+        index = np.arange(len(self.ids))[rows]
+        place = np.full(len(self.ids), -1)
+        place[index] = np.arange(len(index))
+        kept = place[self.windows.row] >= 0
+        windows = self.windows._replace(row=place[self.windows.row])
+        cells = None
+        if self.pixel is not None and all(x is None or isinstance(x, np.ndarray) for x in self.pixel):
+            cells = PixelSurprise(*(None if x is None else x[index] for x in self.pixel))
+        return replace(
+            self,
+            object=ObjectSurprise(*(x[index] for x in self.object)),
+            ids=self.ids[index],
+            windows=type(windows)(*(x[kept] for x in windows)),
+            lines=MappingProxyType({k: type(v)(*(x[index] for x in v)) for k, v in self.lines.items()}),
+            pixel=cells,
+            origin=self.origin and self.origin.take(index),
+        )
 
     @property
     def ranking(self) -> Shaped[np.ndarray, " objects"]:

@@ -22,10 +22,15 @@ MANY = 20  # so many times as many as are injected
 
 
 def p_values(scores: Surprise) -> Float[np.ndarray, "objects lists"]:
-    """p_value, p_run, p_pixel, and the least of them; NaN where there is none."""
-    of = scores.object
-    p = np.stack([of.p_value, of.p_run, of.p_pixel], axis=1)
-    return np.column_stack([p, np.fmin.reduce(p, axis=1)])
+    """The columns of `lists_of`; NaN where there is none."""
+    of, flagging = scores.object, scores.lines.values() if scores.settings.flag_lines else ()
+    p = np.stack([of.p_value, of.p_run, of.p_pixel, *(one.p_value for one in flagging)], axis=1)
+    return np.column_stack([p, scores.least_p, np.fmin.reduce(p, axis=1)])
+
+
+def lists_of(scores: Surprise) -> tuple[str, ...]:
+    """Names of the columns of `p_values`."""
+    return (*LISTS[:-2], *(scores.lines if scores.settings.flag_lines else ()), *LISTS[-2:])
 
 
 def tried(
@@ -64,8 +69,10 @@ def scored(
         "windows": settings.windows,
         "replicates": settings.replicates,
     }
+    if settings.flag_lines:
+        alike |= {"lines": settings.lines, "flag_lines": True}
     few = by_replicates(injected.count(fit.trained), fit.rank, settings.replicates)
-    p, named = np.empty((len(rows), len(LISTS))), np.empty(len(rows), object)
+    p, named = np.empty((len(rows), len(lists_of(scores)))), np.empty(len(rows), object)
     many = np.flatnonzero(~few)
     if len(many):
         found = surprise(fit, injected.take(many), in_training=of.in_training[rows[many]], **alike)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,11 +31,12 @@ class Verdict(NamedTuple):
     q: Float[np.ndarray, " objects"]
     p_run: Float[np.ndarray, " objects"]  # P(as strange a run anywhere | normal object)
     q_run: Float[np.ndarray, " objects"]
-    q_any: Float[np.ndarray, " objects"]  # of the two together (Bonferroni)
+    q_any: Float[np.ndarray, " objects"]  # of all that flag together (Bonferroni)
     p_pixel: Float[np.ndarray, " objects"]  # P(as large a |z| anywhere | no bad pixels)
     mahalanobis: Float[np.ndarray, " objects"]  # squared distance from the population
     p_mahalanobis: Float[np.ndarray, " objects"]
     bulk: EmpiricalNull  # of all z
+    told_by_lines: Bool[np.ndarray, " objects"]  # by them more than by anything else, where they flag
 
     @property
     def listed(self) -> Bool[np.ndarray, " objects"]:
@@ -51,11 +53,12 @@ def verdict_on(
     known: Bool[np.ndarray, " objects"],
     few: Int[np.ndarray, " few"],
     *,
+    of_lines: Sequence[Float[np.ndarray, " objects"]],
     replicates: int | None,
     seed: int,
     empirical_null: bool | EmpiricalNull,
 ) -> Verdict:
-    """All tests of `known` objects, with more than K pixels.
+    """All tests of `known` objects, with more than K pixels; `of_lines` are p-values of further ones.
 
     Those of the rows `few` are calibrated by replicates, all against their or another bulk if so wanted.
 
@@ -83,7 +86,7 @@ def verdict_on(
         z, z_run = (z - bulk.centre) / bulk.width, (z_run - bulk.run_centre) / bulk.run_width
     log_p = special.log_ndtr(-z)
     p, p_run = np.exp(log_p), np.exp(special.log_ndtr(-z_run))
-    tests = 1.0 + ~np.isnan(p_run)
+    tests = np.stack([p, p_run, *(np.where(scored, p_line, np.nan) for p_line in of_lines)])
     of_largest = np.minimum(null.core.two_sided(evidence.largest), 1.0 - 1e-16)
     distance, directions = mahalanobis(fit, judged.projection)
     return Verdict(
@@ -93,11 +96,12 @@ def verdict_on(
         q=q_values(p),
         p_run=p_run,
         q_run=q_values(p_run),
-        q_any=q_values(np.minimum(tests * np.fmin(p, p_run), 1.0)),
+        q_any=q_values(np.minimum((~np.isnan(tests)).sum(0) * np.fmin.reduce(tests), 1.0)),
         p_pixel=np.where(scored, -np.expm1(evidence.observed * np.log1p(-of_largest)), np.nan),
         mahalanobis=distance,
         p_mahalanobis=np.where(directions > 0, special.chdtrc(np.maximum(directions, 1), distance), np.nan),
         bulk=bulk,
+        told_by_lines=np.nan_to_num(tests[2:], nan=1.0).min(0, initial=1.0) < np.fmin(p, p_run),
     )
 
 

@@ -24,6 +24,7 @@ ENOUGH = (
     2.0  # standard errors: at one, a gain in a single object (d/N +- d/N) would count, at two it takes four
 )
 
+IDEAL = {"std_z": 1.0, "chi2": 1.0, "median_z": 0.6745}  # published scores of a standard normal z
 EXACT = ("rank", "scale", "score")  # columns that are told to more digits
 
 
@@ -112,6 +113,19 @@ class Selection:
         if name not in Published._fields:
             raise ValueError(f"the published scores are {', '.join(Published._fields)}; got {name!r}")
         return self.table([getattr(one.published, name) for one in self.candidates])
+
+    def by_published(self, name: str) -> Candidate:
+        """The candidate that one of the published scores would choose.
+
+        For "kl" and "rmse" the least, for the others the nearest to that of a standard normal z.
+
+        Raises
+        ------
+        ValueError
+            If it is none of these.
+        """
+        away = np.abs(self.published(name) - IDEAL.get(name, 0.0))
+        return self.candidates[int(np.nanargmin(away))]
 
     def difference(
         self, first: tuple[int, float | None] | int, second: tuple[int, float | None] | int

@@ -1,0 +1,119 @@
+"""Results on disk: fits, projections, scores, selections and recoveries, each one HDF5 file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from os import PathLike
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import h5py
+
+from robusta_prob.inference import storage
+from robusta_prob.inference.iterate import Status
+from robusta_prob.inference.results import Fit, Origin, Projection
+from robusta_prob.io import atomic_path, open_hdf5
+from robusta_prob.io.trees import read_tree, write_tree
+from robusta_prob.scoring import calibration, kinds, lines, recovered, results
+from robusta_prob.selection.held_out import Published
+from robusta_prob.selection.results import Candidate, Selection
+from robusta_prob.selection.segments import Segments
+
+VERSION = 1
+_WHOLE = (results.Surprise, recovered.Recovery, Selection)  # dataclasses, the others are named tuples
+_RESULTS = (results.EmpiricalNull, results.ObjectSurprise, results.PixelSurprise, results.Settings)
+_SCORING = (calibration.Null, kinds.Windows, lines.Line, *_RESULTS)
+_RECOVERED = (recovered.Completeness, recovered.FalsePositives, recovered.Proportion, recovered.Trials)
+_PARTS = (Candidate, Origin, Projection, Published, Segments, Status, *_SCORING, *_RECOVERED)
+WHOLE: dict[str, Any] = {one.__name__: one for one in _WHOLE}
+KINDS: dict[str, type] = {one.__name__: one for one in _PARTS}
+Result = Fit | Projection | results.Surprise | Selection | recovered.Recovery
+
+
+def save(result: Result, path: str | PathLike[str]) -> None:
+    """Write a result to one HDF5 file; an existing file is replaced only once the new one is complete.
+
+    Parameters
+    ----------
+    result : Fit, Projection, Surprise, Selection or Recovery
+        Of a selection, only its fits that are files (`folder=`) are kept, by their paths from this one.
+    path : path
+        In a folder that exists.
+
+    Raises
+    ------
+    TypeError
+        If it is none of these.
+    OSError
+        If nothing can be written there.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import robusta_prob as rp
+    >>> data = rp.simulate.low_rank(200, 60, 2, seed=1).data
+    >>> fit = rp.fit(data, 2)
+    >>> path = os.path.join(tempfile.mkdtemp(), "scores.h5")
+    >>> rp.save(rp.surprise(fit, data), path)
+    >>> rp.load(path).flagged.sum() < 3
+    True
+    """
+    if isinstance(result, Fit):
+        return storage.save(result, path)
+    name = type(result).__name__
+    if name not in WHOLE and not isinstance(result, Projection):
+        raise TypeError(f"a Fit, a Projection, or a {', a '.join(WHOLE)} can be saved; got {name}")
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["format"], file.attrs["version"] = f"robusta_prob.{name}", VERSION
+        content: Any = result
+        if name in WHOLE:
+            content = {field.name: getattr(result, field.name) for field in fields(WHOLE[name])}
+        if isinstance(result, Selection):
+            content |= {"fits": _paths(result.fits, Path(path).parent)}
+        write_tree(file, "content", content)
+    return None
+
+
+def load(path: str | PathLike[str]) -> Any:
+    """Read what `save` wrote.
+
+    Returns
+    -------
+    Fit, Projection, Surprise, Selection or Recovery
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is none of these, is damaged, or was written by another version.
+    """
+    with open_hdf5(path) as file:
+        name = str(file.attrs.get("format", "")).removeprefix("robusta_prob.")
+        version = file.attrs.get("version")
+        if name != Projection.__name__ and name not in WHOLE:
+            return storage.load(path)
+        if version != VERSION:
+            raise ValueError(f"{path} is a {name} of format {version}, and here is {VERSION}: make it again")
+        try:
+            content = read_tree(file["content"], KINDS)
+        except (KeyError, OSError, TypeError) as error:
+            raise ValueError(f"{path} is incomplete or damaged ({error}); make it again") from error
+    if name not in WHOLE:
+        return content
+    if name == Selection.__name__:
+        content["fits"] = {(rank, scale): Path(path).parent / at for rank, scale, at in content["fits"]}
+    frozen = {k: MappingProxyType(v) if isinstance(v, Mapping) else v for k, v in content.items()}
+    return WHOLE[name](**frozen)
+
+
+def _paths(fits: Mapping[Any, Any], folder: Path) -> list[tuple[int, float | None, str]]:
+    """(rank, scale, path from the folder) of the fits that are files."""
+    return [
+        (rank, scale, os.path.relpath(kept, folder))
+        for (rank, scale), kept in fits.items()
+        if isinstance(kept, Path)
+    ]
