@@ -28,10 +28,11 @@ from robusta_prob.partition import split
 from robusta_prob.scoring.calibration import Null
 from robusta_prob.scoring.companions import Families, families
 from robusta_prob.scoring.completeness import recovery
+from robusta_prob.scoring.empirical import EmpiricalNull
 from robusta_prob.scoring.injection import Injected, inject
 from robusta_prob.scoring.outliers import surprise
 from robusta_prob.scoring.recovered import Recovery
-from robusta_prob.scoring.results import EmpiricalNull, Surprise
+from robusta_prob.scoring.results import Surprise
 from robusta_prob.scoring.table import score_columns, write_scores, write_windows
 from robusta_prob.selection.grid import select
 from robusta_prob.selection.one_fit import Relevance, relevance

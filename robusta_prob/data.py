@@ -123,8 +123,6 @@ class Dataset:
     def take(self, rows: Shaped[np.ndarray, " some"] | Sequence[int] | slice) -> Dataset:
         """The objects `rows` (indices, a boolean mask or a slice), in that order, as a copy.
 
-        The contradictions in its `census` are 0: they belong to the validation of the input.
-
         Raises
         ------
         ValueError
@@ -141,8 +139,14 @@ class Dataset:
 
     def with_meta(self, **columns: Any) -> Dataset:
         """With these (N, ...) columns beside or instead of those that there are; raises as `dataset` does."""
-        added = validate.check_columns(columns, self.shape[0])
-        return replace(self, labels=replace(self.labels, meta={**self.labels.meta, **added}))
+        return self._labelled(meta={**self.meta, **validate.check_columns(columns, self.shape[0])})
+
+    def with_grid(self, grid: Any, name: str = "grid") -> Dataset:
+        """With other pixel coordinates, (M,), and this label of their axis; raises as `dataset` does."""
+        return self._labelled(grid=validate.check_grid(grid, self.shape[1]), grid_name=name)
+
+    def _labelled(self, **labels: Any) -> Dataset:
+        return replace(self, labels=replace(self.labels, **labels))
 
     def load(self) -> Dataset:
         """The same data in memory, where these are."""
@@ -151,7 +155,7 @@ class Dataset:
     def counted(self) -> Dataset:
         """With the census of what is there now; what contradicts itself was counted once, in the input."""
         n_observed, census = validate.count(self.ivar)
-        return replace(self, labels=replace(self.labels, census=census, n_observed=n_observed))
+        return self._labelled(census=census, n_observed=n_observed)
 
     def hide(self, cells: Bool[np.ndarray, "objects pixels"]) -> Dataset:
         """The same objects with these cells missing, as a copy: to fit without them, and to judge by them.

@@ -17,15 +17,21 @@ from robusta_prob.inference.iterate import Status
 from robusta_prob.inference.results import Fit, Origin, Projection
 from robusta_prob.io import atomic_path, open_hdf5
 from robusta_prob.io.trees import read_tree, write_tree
-from robusta_prob.scoring import calibration, kinds, lines, recovered, results
+from robusta_prob.scoring import calibration, empirical, kinds, lines, recovered, results, search
 from robusta_prob.selection.held_out import Published
 from robusta_prob.selection.results import Candidate, Selection
 from robusta_prob.selection.segments import Segments
 
 VERSION = 1
 _WHOLE = (results.Surprise, recovered.Recovery, Selection)  # dataclasses, the others are named tuples
-_RESULTS = (results.EmpiricalNull, results.ObjectSurprise, results.PixelSurprise, results.Settings)
-_SCORING = (calibration.Null, kinds.Windows, lines.Line, *_RESULTS)
+_RESULTS = (
+    empirical.EmpiricalNull,
+    empirical.Tail,
+    results.ObjectSurprise,
+    results.PixelSurprise,
+    results.Settings,
+)
+_SCORING = (calibration.Null, kinds.Windows, lines.Line, search.Search, search.Rate, *_RESULTS)
 _RECOVERED = (recovered.Completeness, recovered.FalsePositives, recovered.Proportion, recovered.Trials)
 _PARTS = (Candidate, Origin, Projection, Published, Segments, Status, *_SCORING, *_RECOVERED)
 WHOLE: dict[str, Any] = {one.__name__: one for one in _WHOLE}

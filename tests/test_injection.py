@@ -375,7 +375,7 @@ def test_trials_are_judged_by_the_empirical_null_that_was_applied(scored):
     assert (plain.object.p_value[found.trials.row] < 0.05).mean() > 0.3
     with pytest.raises(ValueError, match="must have a centre and a width"):
         rp.surprise(fit, wrong, empirical_null=own.empirical._replace(width=np.nan))
-    with pytest.raises(TypeError, match="empirical_null must be True, False or"):
+    with pytest.raises(TypeError, match="empirical_null must be True, False, 'by error' or"):
         rp.surprise(fit, wrong, empirical_null="yes")
 
 

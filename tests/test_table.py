@@ -10,8 +10,9 @@ import pytest
 
 import robusta_prob as rp
 from robusta_prob.scoring.calibration import Null
+from robusta_prob.scoring.empirical import EmpiricalNull
 from robusta_prob.scoring.kinds import no_windows
-from robusta_prob.scoring.results import EmpiricalNull, ObjectSurprise
+from robusta_prob.scoring.results import ObjectSurprise
 from robusta_prob.scoring.table import most_surprising
 
 LOG_P = np.array([-1.0, -900.0, np.nan, -20.0])  # object 1 is the most surprising, object 2 has no score

@@ -138,5 +138,5 @@ def _again(block: Block, _: Sequence[int]) -> Iterator[Block]:
 
 
 def rows_per_batch(data: Dataset) -> int:
-    """Objects per compiled call: `BATCH_ROWS`, or a small data set rounded up to whole blocks."""
-    return min(BATCH_ROWS, -(-data.shape[0] // BLOCK) * BLOCK)
+    """Objects per compiled call: all in one block, or `BATCH_ROWS`; every other size would be compiled anew."""
+    return BLOCK if data.shape[0] <= BLOCK else BATCH_ROWS

@@ -9,6 +9,7 @@ does not import this package, hence not matplotlib.
 
 from robusta_prob.plots.completeness import recovery_curves
 from robusta_prob.plots.fits import basis, history
+from robusta_prob.plots.markers import mark_lines, marked
 from robusta_prob.plots.objects import object_pages, object_panels, outliers
 from robusta_prob.plots.p_values import calibration
 from robusta_prob.plots.selections import selection
@@ -18,6 +19,8 @@ __all__ = [
     "basis",
     "calibration",
     "history",
+    "mark_lines",
+    "marked",
     "object_pages",
     "object_panels",
     "outliers",

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -60,6 +61,11 @@ class Line(NamedTuple):
     z: Float[np.ndarray, " objects"]
     p_value: Float[np.ndarray, " objects"]
     q_value: Float[np.ndarray, " objects"]
+
+    def with_deviates(self, z: Float[np.ndarray, " objects"]) -> Line:
+        """The same with other deviates, such as those against an empirical null, and their probabilities."""
+        p = 2.0 * special.ndtr(-np.abs(z))
+        return self._replace(z=z, p_value=p, q_value=q_values(p))
 
     def __repr__(self) -> str:
         return f"Line({len(self.z):,} objects, {int((self.q_value < 0.05).sum()):,} with q < 0.05)"
@@ -222,7 +228,13 @@ class LineLaw(NamedTuple):
 
 def line_laws(null: Null, T: Float[np.ndarray, "widths pixels"]) -> list[LineLaw]:
     """Calibrate a set of lines by simulated null objects with equal errors around them, knot by knot."""
-    near = T[:, T.max(0) > 1e-3]
+    near = np.ascontiguousarray(T[:, T.max(0) > 1e-3])
+    return _line_laws(null, near.tobytes(), near.shape[1])
+
+
+@lru_cache(maxsize=16)  # a recovery asks for the same ones again and again
+def _line_laws(null: Null, templates: bytes, pixels: int) -> list[LineLaw]:
+    near = np.frombuffer(templates).reshape(-1, pixels)
     rows = min(20_000, SIMULATED // near.shape[1])
     above = 1.0 - (np.arange(rows) + 0.5) / rows
     at = np.unique(np.searchsorted(-above, -np.geomspace(0.98, 20.0 / rows, 80)))

@@ -16,6 +16,7 @@ from robusta_prob.inference.checks import seed_of
 from robusta_prob.inference.progress import Rows
 from robusta_prob.inference.results import Fit, Projection
 from robusta_prob.scoring.calibration import Null, q_values
+from robusta_prob.scoring.empirical import EmpiricalNull
 from robusta_prob.scoring.evidence import Evidence, gather, learn
 from robusta_prob.scoring.kinds import (
     LINES,
@@ -31,10 +32,15 @@ from robusta_prob.scoring.kinds import (
 from robusta_prob.scoring.lines import LineSearch, checked_lines
 from robusta_prob.scoring.predictive import Cells, Judged, cells, taken_by_basis
 from robusta_prob.scoring.replicates import by_replicates, with_replicated_law
-from robusta_prob.scoring.request import check_settings, checked_held_out, judged_of, pixel_target
+from robusta_prob.scoring.request import (
+    check_search,
+    check_settings,
+    checked_held_out,
+    judged_of,
+    pixel_target,
+)
 from robusta_prob.scoring.results import (
     FLAG,
-    EmpiricalNull,
     ObjectSurprise,
     PixelSurprise,
     Settings,
@@ -60,7 +66,8 @@ def surprise(
     flag_lines: bool = False,
     replicates: int | None = None,
     null: Null | None = None,
-    empirical_null: bool | EmpiricalNull = False,
+    search: Search | None = None,
+    empirical_null: bool | str | EmpiricalNull = False,
     pixel: bool = False,
     out: Mapping[str, Any] | None = None,
     callback: Callable[[Rows], None] | None = None,
@@ -106,10 +113,14 @@ def surprise(
         depend on which objects are scored together, but for what the holes of these do to p_run, and but for
         the regression over replicates where few pixels are observed. Default: learned from these data, or
         for fewer than 50 objects the noise law of the fit.
-    empirical_null : bool or EmpiricalNull
+    search : Search, optional
+        How runs were calibrated in another call with this null law, its `.search`, whose holes then count.
+    empirical_null : bool, "by error" or EmpiricalNull
         Judge each object, p_value and p_run, against the bulk of these objects instead, or against that of
-        another call, its `.empirical`: for surveys whose errors are wrong for everyone. Kinds, windows, lines
-        and single pixels stay with the null law. The bulk of these objects is reported in `.empirical`.
+        another call, its `.empirical`: for surveys whose errors are wrong for everyone. "by error" judges it
+        against the bulk of objects with similar errors, and lines that flag, too: for surveys of which the
+        bright objects are more varied than the basis can describe. Kinds, windows, other lines and single
+        pixels stay with the null law. The bulk of these objects is reported in `.empirical`.
     pixel : bool
         Also return z, p and weight per cell, (N, M) each, in `.pixel`.
     out : mapping of "z", "p", "weight" to array-like, optional
@@ -167,7 +178,9 @@ def surprise(
     taken = taken_by_basis(fit, judged)
     if null is None:
         null = with_replicated_law(fit, judged, few, learn(fit, judged, known, taken), seed_of(key))
-    search = search_law(null, widths, _holes(fit, judged, np.flatnonzero(known)), taken)
+    if search is None:
+        search = search_law(null, widths, _holes(fit, judged, np.flatnonzero(known)), taken)
+    check_search(search, null, widths)
     searches = {name: LineSearch(fit, data, null, positions) for name, positions in sets.items()}
 
     def keep(here: slice, block: Cells) -> None:
@@ -187,13 +200,15 @@ def surprise(
         search,
         known,
         few,
-        of_lines=[one.p_value for one in told.values()] if flag_lines else [],
+        lines=told if flag_lines else {},
         replicates=replicates,
         seed=seed_of(key),
         empirical_null=empirical_null,
     )
     listed = np.flatnonzero(verdict.listed)
     kind = np.where(q_values(verdict.p_pixel) < FLAG, PIXELS, "")
+    if verdict.bulk.applied:
+        told |= {name: told[name].with_deviates(z) for name, z in verdict.z_lines.items()}
     kind[listed], found = _look(fit, judged, listed, evidence, null, search, taken)
     if flag_lines:
         kind[verdict.told_by_lines & np.isin(kind, (UNCLEAR, PIXELS))] = LINES
@@ -207,6 +222,7 @@ def surprise(
         None if all(x is None for x in target) else target,
         Settings(None if windows is None else widths, replicates, MappingProxyType(sets), flag_lines),
         judged.projection.origin if held_out is None else None,
+        search,
     )
 
 

@@ -16,10 +16,12 @@ from robusta_prob.inference.projection import project
 from robusta_prob.inference.results import Fit, Projection
 from robusta_prob.inference.results import in_training as known_to
 from robusta_prob.scoring.calibration import Null
+from robusta_prob.scoring.empirical import EmpiricalNull
 from robusta_prob.scoring.evidence import NULL_OBJECTS
 from robusta_prob.scoring.predictive import Judged
 from robusta_prob.scoring.replicates import LEAST
-from robusta_prob.scoring.results import EmpiricalNull, PixelSurprise
+from robusta_prob.scoring.results import BY_ERROR, PixelSurprise
+from robusta_prob.scoring.search import Search
 
 
 def check_settings(
@@ -37,9 +39,10 @@ def check_settings(
             raise ValueError(
                 f"the bulk of other objects must have a centre and a width, got {empirical_null}"
             )
-    elif not isinstance(empirical_null, bool | np.bool_):
+    elif empirical_null != BY_ERROR and not isinstance(empirical_null, bool | np.bool_):
         raise TypeError(
-            f"empirical_null must be True, False or the .empirical of another call, got {empirical_null!r}"
+            f"empirical_null must be True, False, {BY_ERROR!r} or the .empirical of another call, "
+            f"got {empirical_null!r}"
         )
     elif empirical_null and data.shape[0] < NULL_OBJECTS:
         raise ValueError(f"an empirical null needs at least {NULL_OBJECTS} objects, got {data.shape[0]}")
@@ -49,6 +52,18 @@ def check_settings(
                 f"null must be the .null of another call of rp.surprise, got {type(null).__name__}"
             )
         null.validated()
+
+
+def check_search(search: Any, null: Null, widths: tuple[int, ...]) -> None:
+    """Refuse a calibration of runs under another law, or of other runs."""
+    if not isinstance(search, Search):
+        raise TypeError(
+            f"search must be the .search of another call of rp.surprise, got {type(search).__name__}"
+        )
+    if search.null != null or search.widths != widths:
+        raise ValueError(
+            "search was calibrated under another null law, or for other windows: give both of one call"
+        )
 
 
 def checked_held_out(data: Dataset, given: Any, *, asked: bool) -> Bool[np.ndarray, "objects pixels"] | None:

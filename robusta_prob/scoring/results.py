@@ -12,10 +12,13 @@ from jaxtyping import Bool, Float, Shaped
 
 from robusta_prob.inference.results import Origin
 from robusta_prob.scoring.calibration import Null
+from robusta_prob.scoring.empirical import EmpiricalNull
 from robusta_prob.scoring.kinds import Windows
 from robusta_prob.scoring.lines import Line
+from robusta_prob.scoring.search import Search
 
 FLAG = 0.05  # q-value below which an object is flagged
+BY_ERROR = "by error"  # the empirical null of objects with similar errors
 
 
 class ObjectSurprise(NamedTuple):
@@ -56,26 +59,6 @@ class PixelSurprise(NamedTuple):
     weight: Any  # (N, M) robust weight under the fitted loss
 
 
-class EmpiricalNull(NamedTuple):
-    """Where the bulk of the objects lies in z, 0 and 1 where the null law holds (Efron 2004).
-
-    Attributes
-    ----------
-    centre, width : float
-        Of the deviates of `p_value`: their median, and their width by the quartiles.
-    applied : bool
-        Whether p-values were taken against this normal law, see `empirical_null` of `rp.surprise`.
-    run_centre, run_width : float
-        The same of the deviates of `p_run`; NaN where there are none.
-    """
-
-    centre: float
-    width: float
-    applied: bool
-    run_centre: float = 0.0
-    run_width: float = 1.0
-
-
 class Settings(NamedTuple):
     """What `surprise` was asked for, so that other objects can be scored in the same way."""
 
@@ -102,6 +85,7 @@ class Surprise:
     pixel: PixelSurprise | None = None
     settings: Settings = field(default_factory=Settings)
     origin: Origin | None = None  # of the projection; None where cells were held out, or it was made by hand
+    search: Search | None = None  # how runs were calibrated
 
     def __repr__(self) -> str:
         kinds, counts = np.unique(self.object.kind[self.flagged], return_counts=True)

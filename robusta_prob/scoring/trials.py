@@ -65,6 +65,7 @@ def scored(
     of, settings = scores.object, scores.settings
     alike: dict[str, Any] = {
         "null": scores.null,
+        "search": scores.search,
         "empirical_null": scores.empirical if scores.empirical.applied else False,
         "windows": settings.windows,
         "replicates": settings.replicates,

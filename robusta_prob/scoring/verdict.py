@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -11,15 +11,14 @@ from scipy import special
 
 from robusta_prob.inference.results import Fit
 from robusta_prob.scoring.calibration import Null, q_values
+from robusta_prob.scoring.empirical import OBJECT, RUN, EmpiricalNull, bulk_of, by_error
 from robusta_prob.scoring.evidence import NULL_OBJECTS, Evidence
+from robusta_prob.scoring.lines import Line
 from robusta_prob.scoring.manifold import mahalanobis
 from robusta_prob.scoring.predictive import Judged
 from robusta_prob.scoring.replicates import calibrated
-from robusta_prob.scoring.results import FLAG, EmpiricalNull
+from robusta_prob.scoring.results import BY_ERROR, FLAG
 from robusta_prob.scoring.search import Search, log_p_of_best
-
-NORMAL_QUARTILE = 0.67449
-NARROWEST = 1e-3  # bulk of the objects [z]
 
 
 class Verdict(NamedTuple):
@@ -36,6 +35,7 @@ class Verdict(NamedTuple):
     mahalanobis: Float[np.ndarray, " objects"]  # squared distance from the population
     p_mahalanobis: Float[np.ndarray, " objects"]
     bulk: EmpiricalNull  # of all z
+    z_lines: Mapping[str, Float[np.ndarray, " objects"]]  # signed deviates of the sets of lines that flag
     told_by_lines: Bool[np.ndarray, " objects"]  # by them more than by anything else, where they flag
 
     @property
@@ -53,12 +53,12 @@ def verdict_on(
     known: Bool[np.ndarray, " objects"],
     few: Int[np.ndarray, " few"],
     *,
-    of_lines: Sequence[Float[np.ndarray, " objects"]],
+    lines: Mapping[str, Line],
     replicates: int | None,
     seed: int,
-    empirical_null: bool | EmpiricalNull,
+    empirical_null: bool | str | EmpiricalNull,
 ) -> Verdict:
-    """All tests of `known` objects, with more than K pixels; `of_lines` are p-values of further ones.
+    """All tests of `known` objects, with more than K pixels; `lines` flag, too.
 
     Those of the rows `few` are calibrated by replicates, all against their or another bulk if so wanted.
 
@@ -80,13 +80,21 @@ def verdict_on(
         raise ValueError(
             f"an empirical null needs at least {NULL_OBJECTS} objects with a score, got {scored.sum()}"
         )
-    own = EmpiricalNull(*_bulk(z), bool(empirical_null), *_bulk(z_run))
-    bulk = own if given is None else given._replace(applied=True)
+    signed = {name: np.where(scored, line.z, np.nan) for name, line in lines.items()}
+    bulk = EmpiricalNull(*bulk_of(z), bool(empirical_null), *bulk_of(z_run))
+    if given is not None:
+        bulk = given._replace(applied=True)
+    elif empirical_null == BY_ERROR:
+        bulk = by_error(bulk, evidence.level, {OBJECT: z, RUN: z_run, **signed}, frozenset(signed))
     if bulk.applied:
-        z, z_run = (z - bulk.centre) / bulk.width, (z_run - bulk.run_centre) / bulk.run_width
+        z, z_run, *others = (
+            bulk.standardised(test, x, evidence.level)
+            for test, x in {OBJECT: z, RUN: z_run, **signed}.items()
+        )
+        signed = dict(zip(signed, others, strict=True))
     log_p = special.log_ndtr(-z)
     p, p_run = np.exp(log_p), np.exp(special.log_ndtr(-z_run))
-    tests = np.stack([p, p_run, *(np.where(scored, p_line, np.nan) for p_line in of_lines)])
+    tests = np.stack([p, p_run, *(2.0 * special.ndtr(-np.abs(x)) for x in signed.values())])
     of_largest = np.minimum(null.core.two_sided(evidence.largest), 1.0 - 1e-16)
     distance, directions = mahalanobis(fit, judged.projection)
     return Verdict(
@@ -101,15 +109,6 @@ def verdict_on(
         mahalanobis=distance,
         p_mahalanobis=np.where(directions > 0, special.chdtrc(np.maximum(directions, 1), distance), np.nan),
         bulk=bulk,
+        z_lines=signed,
         told_by_lines=np.nan_to_num(tests[2:], nan=1.0).min(0, initial=1.0) < np.fmin(p, p_run),
     )
-
-
-def _bulk(z: Float[np.ndarray, " objects"]) -> tuple[float, float]:
-    """Centre and width of the bulk of these deviates, by median and quartiles."""
-    known = z[np.isfinite(z)]
-    if not len(known):
-        return np.nan, np.nan
-    low, middle, high = np.quantile(known, (0.25, 0.5, 0.75))
-    width = max(float(high - low) / (2.0 * NORMAL_QUARTILE), NARROWEST)
-    return float(middle), width

@@ -1,0 +1,200 @@
+# %% [markdown]
+# # Step `analyse`: how strange every star of a bin is
+#
+# The chosen model is inferred on all spectra of the bin, in chunks that are kept; all are scored at once,
+# since a false-discovery rate is that of a list. What pictures and later steps need of the strange ones, and
+# of a random sample, is copied out, so that nobody has to open the big file again.
+
+# %%
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import robusta_prob as rp
+from examples.gaia_rvs import train
+from examples.gaia_rvs.config import Config
+from examples.gaia_rvs.survey import spectra_of
+from examples.gaia_rvs.tables import folder_of, is_made, read_record, write_json, write_table
+
+RECORD, SCORES, RECOVERY = "analyse.json", "scores.h5", "recovery.h5"
+ALL, OUTLIERS, METRICS = "stars", "outliers", "metrics"  # tables of a bin
+STRANGE, SAMPLE = "strange", "sample"  # folders of spectra, scores and coefficients
+BRIEF = ["source_id", "least_p", "q_any", "kind", "low_weight", "flagged", "published", "in_training"]
+Name = tuple[int, float | None]  # of a model: rank and scale
+NOBODY = {
+    **dict.fromkeys(("source_id", "bin", "K"), np.int64),
+    **dict.fromkeys(("least_p", "q_any", "low_weight", "Q"), np.float64),
+    **dict.fromkeys(("bp_rp", "abs_mag", "parallax", "phot_g_mean_mag"), np.float64),
+    **dict.fromkeys(("flagged", "published", "in_training"), bool),
+    "kind": str,
+}  # columns of the tables of a bin without a model
+
+
+# %% Coefficients of all spectra, chunk by chunk.
+def inferred(fit: rp.Fit, data: rp.Dataset, folder: Path, chunk: int) -> rp.Projection:
+    """The projection; chunks that are there are not made again."""
+    folder.mkdir(exist_ok=True)
+    parts = []
+    with rp.Progress("infer") as bar:
+        for start in range(0, data.shape[0], chunk):
+            path = folder / f"from-{start:07d}.h5"
+            if not path.exists():
+                rp.save(rp.project(fit, data.take(slice(start, start + chunk)), callback=bar), path)
+            parts.append(rp.load(path))
+    return rp.Projection.joined(parts)
+
+
+# %% A part of a bin that later steps work with.
+class Part(tuple[rp.Dataset, rp.Surprise, rp.Projection]):
+    """Spectra of some stars, their scores and their coefficients."""
+
+
+def keep(
+    folder: Path, data: rp.Dataset, scores: rp.Surprise, projection: rp.Projection, rows: np.ndarray
+) -> None:
+    """Copy some stars out; an empty folder where there are none."""
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.h5"):
+        old.unlink()
+    if len(rows):
+        rp.write(data.take(rows).load(), folder / "spectra.h5")
+        rp.save(scores.take(rows), folder / SCORES)
+        rp.save(projection.take(rows), folder / "projection.h5")
+
+
+def kept(folder: Path) -> Part | None:
+    """What `keep` has kept; None where that is nothing."""
+    if not (folder / SCORES).exists():
+        return None
+    return Part((rp.read(folder / "spectra.h5"), rp.load(folder / SCORES), rp.load(folder / "projection.h5")))
+
+
+# %% The table of all stars of a bin.
+def table_of(config: Config, number: int, name: Name, data: rp.Dataset, scores: rp.Surprise) -> pd.DataFrame:
+    """Scores and what is known of the stars; `flagged` is our list, `published` the published one."""
+    columns = {key: column for key, column in rp.score_columns(scores, data).items() if np.ndim(column) == 1}
+    own = {
+        "least_p": scores.least_p,
+        "flagged": scores.object.q_any < config.search.q,
+        "published": scores.object.low_weight < config.search.published,
+        "bin": number,
+        "K": name[0],
+        "Q": np.nan if name[1] is None else name[1],
+    }
+    return pd.DataFrame(columns | own).rename(columns={"id": "source_id"})
+
+
+def listed(table: pd.DataFrame) -> pd.DataFrame:
+    """Who is in one of the lists, the least probable first."""
+    return table[table["flagged"] | table["published"]].sort_values(["least_p", "low_weight"])
+
+
+# %% What each of the metrics would have chosen.
+def choices(selection: rp.Selection) -> dict[str, Name]:
+    """Models by held-out density, and by the metrics of the published pipeline."""
+    others = {name: selection.by_published(name)[:2] for name in ("kl", "std_z", "chi2", "rmse", "median_z")}
+    return {"density": (selection.rank, selection.scale), **others}
+
+
+def metrics_of(number: int, chosen: dict[str, Name], lists: dict[Name, pd.Series]) -> pd.DataFrame:
+    """Who is on the list by the model that a metric would have chosen, metric by metric."""
+    rows = [(number, metric, int(star)) for metric, name in chosen.items() for star in lists[name]]
+    return pd.DataFrame(rows, columns=["bin", "metric", "source_id"]).astype({"source_id": np.int64})
+
+
+def scored(
+    config: Config, fit: rp.Fit, name: Name, data: rp.Dataset, folder: Path
+) -> tuple[rp.Projection, rp.Surprise]:
+    """Coefficients and scores of all stars under one model."""
+    scale = "" if name[1] is None else f"-{name[1]:g}"
+    projection = inferred(fit, data, folder / f"inferred-{name[0]}{scale}", config.search.chunk)
+    lines = config.search.lines or None
+    with rp.Progress("score") as bar:
+        scores = rp.surprise(
+            fit,
+            data,
+            projection,
+            lines=lines,
+            flag_lines=lines is not None,
+            empirical_null="by error" if config.search.by_error else False,
+            callback=bar,
+        )
+    return projection, scores
+
+
+# %%
+def run(config: Config, number: int) -> None:
+    """Score one bin, if that has not been done."""
+    folder = folder_of(config, number)
+    model = read_record(folder / train.RECORD)
+    search, pictures = config.search, config.pictures
+    settings: dict[str, Any] = {
+        **model["settings"],
+        "search": [search.lines, search.q, search.published, search.by_error],
+        "injection": config.injection,
+        "pictures.sample": pictures.sample,
+    }
+    if is_made(folder / RECORD, settings):
+        return
+    told: dict[str, Any] = {key: model[key] for key in ("spectra", "rank")}
+    if model["rank"] is None:
+        for name in (ALL, OUTLIERS):
+            write_table(
+                pd.DataFrame({name: np.empty(0, kind) for name, kind in NOBODY.items()}), folder / name
+            )
+        write_table(metrics_of(number, {}, {}), folder / METRICS, csv=[])
+        write_json({"settings": settings, **told, "flagged": 0, "published": 0}, folder / RECORD)
+        return
+
+    selection, data = rp.load(folder / train.SELECTION), spectra_of(config, number)
+    chosen = choices(selection)
+    best = chosen["density"]
+    fit = selection.fit(*best)
+    projection, scores = scored(config, fit, best, data, folder)
+    table = table_of(config, number, best, data, scores)
+    lists = {best: table.loc[table["flagged"], "source_id"]}
+    for name in set(chosen.values()) - {best}:  # for the comparison of the metrics alone
+        _, other = scored(config, selection.fit(*name), name, data, folder)
+        lists[name] = table.loc[other.object.q_any < search.q, "source_id"]
+
+    # %% Completeness, by anomalies that are put into normal spectra of this bin.
+    wanted = config.injection.amplitudes
+    recovery = rp.recovery(
+        fit,
+        data,
+        wanted,
+        key=config.injection.seed,
+        level=scores.level,
+        per_amplitude=config.injection.per_amplitude,
+        options={kind: options for kind, options in config.injection.options.items() if kind in wanted},
+        scores=scores,
+        projection=projection,
+    )
+
+    # %% Everything on disk, the record last.
+    rp.save(scores, folder / SCORES)
+    rp.save(recovery, folder / RECOVERY)
+    write_table(table, folder / ALL, csv=BRIEF)
+    write_table(listed(table), folder / OUTLIERS)
+    write_table(metrics_of(number, chosen, lists), folder / METRICS, csv=[])
+    strange = listed(table).index.to_numpy()
+    normal = table.index[~table["flagged"]].to_numpy()
+    sample = np.random.default_rng(config.injection.seed).permutation(normal)[: pictures.sample]
+    keep(folder / STRANGE, data, scores, projection, strange)
+    keep(folder / SAMPLE, data, scores, projection, sample)
+    told |= {
+        "scale": best[1],
+        "flagged": int(table["flagged"].sum()),
+        "published": int(table["published"].sum()),
+        "level": scores.level,
+        "choices": {metric: [*name, len(lists[name])] for metric, name in chosen.items()},
+        "half": {kind: recovery.half(kind) for kind in wanted},
+    }
+    write_json({"settings": settings, **told}, folder / RECORD)
+    print(
+        f"bin {number}: {told['flagged']} of {len(table)} flagged, {told['published']} by the published score"
+    )

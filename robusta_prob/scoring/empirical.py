@@ -1,0 +1,153 @@
+"""The bulk of the objects: where their deviates lie that should be standard normal (Efron 2004)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy import special
+
+NORMAL_QUARTILE = 0.67449
+NARROWEST = 1e-3  # bulk of the objects [z]
+OBJECT, RUN = "object", "run"  # tests, beside those of sets of lines
+GROUP, MOST_GROUPS = 100, 64  # objects of similar errors at least, and groups of them at most
+TAIL = 0.95  # quantile that tells how wide a group's bulk is towards its tail
+ENDS = 3  # groups of the smallest errors, by which widths are carried on to still smaller ones
+LEAST_BEYOND = 20  # objects beyond a quantile that is trusted
+
+
+class Tail(NamedTuple):
+    """Of a test with a sign, whose normal objects are symmetric: how far beyond a normal law they reach.
+
+    Attributes
+    ----------
+    z : tuple of float
+        Deviates, rising, and
+    log_p : tuple of float
+        the logarithm of the share of objects beyond, on the side that has fewer of them.
+    decay : float
+        In which the share falls by a factor of e beyond the last of them.
+    """
+
+    z: tuple[float, ...]
+    log_p: tuple[float, ...]
+    decay: float
+
+    @classmethod
+    def of(cls, z: Float[np.ndarray, " objects"]) -> Tail:
+        """That of the side with fewer objects far out: an emission line is no absorption line."""
+        known = z[np.isfinite(z)]
+        beyond = 1.0 - TAIL
+        shares = beyond / 2.0 ** np.arange(max(np.log2(beyond * len(known) / LEAST_BEYOND) + 1.0, 1.0) // 1)
+        sides = np.array([np.quantile(side, 1.0 - shares) for side in (known, -known)])
+        last = sides[:, -1].argmin()
+        side = known if last == 0 else -known
+        far = side[side > sides[last, -1]] - sides[last, -1]
+        knots = np.maximum.accumulate(sides.min(0))
+        decay = float(np.median(far)) / np.log(2.0) if len(far) else 0.0
+        return cls(tuple(knots.tolist()), tuple(np.log(shares).tolist()), decay)
+
+    def deviates(self, z: Float[np.ndarray, " objects"]) -> Float[np.ndarray, " objects"]:
+        """Normal deviates of the same probability; none is larger than it was."""
+        size = np.abs(z)
+        log_p = np.interp(size, self.z, self.log_p) - np.maximum(size - self.z[-1], 0.0) / max(
+            self.decay, 1e-3
+        )
+        return np.sign(z) * np.where(size > self.z[0], np.minimum(size, -special.ndtri_exp(log_p)), size)
+
+
+class EmpiricalNull(NamedTuple):
+    """Where the bulk of the objects lies in z, 0 and 1 where the null law holds (Efron 2004).
+
+    Attributes
+    ----------
+    centre, width : float
+        Of the deviates of `p_value`: their median, and their width by the quartiles.
+    applied : bool
+        Whether p-values were taken against this normal law, see `empirical_null` of `rp.surprise`.
+    run_centre, run_width : float
+        The same of the deviates of `p_run`; NaN where there are none.
+    levels : tuple of float
+        Mean logarithm of the errors [log flux], rising, of groups of objects; empty but for "by error".
+    by_error : mapping of test to (groups, 2) tuples
+        Centre and width of every group, of the tests "object", "run" and the sets of lines.
+    tails : mapping of set of lines to Tail
+        Of their deviates from these bulks.
+    """
+
+    centre: float
+    width: float
+    applied: bool
+    run_centre: float = 0.0
+    run_width: float = 1.0
+    levels: tuple[float, ...] = ()
+    by_error: Mapping[str, tuple[tuple[float, float], ...]] = MappingProxyType({})
+    tails: Mapping[str, Tail] = MappingProxyType({})
+
+    def standardised(
+        self, test: str, z: Float[np.ndarray, " objects"], level: Float[np.ndarray, " objects"]
+    ) -> Float[np.ndarray, " objects"]:
+        """Deviates of a test against the bulk of objects with such errors; unchanged where it is unknown."""
+        if not self.levels:
+            known = {OBJECT: (self.centre, self.width), RUN: (self.run_centre, self.run_width)}
+            centre, width = known.get(test, (0.0, 1.0))
+            return (z - centre) / width
+        if test not in self.by_error:
+            return z
+        centres, widths = np.array(self.by_error[test]).T
+        log_width = np.interp(level, self.levels, np.log(widths))
+        if (
+            len(self.levels) > ENDS
+        ):  # what the model does not describe counts the more, the smaller the errors
+            slope = np.polyfit(self.levels[:ENDS], np.log(widths[:ENDS]), 1)[0]
+            log_width += np.minimum(slope, 0.0) * np.minimum(level - self.levels[0], 0.0)
+        z = (z - np.interp(level, self.levels, centres)) / np.exp(log_width)
+        return self.tails[test].deviates(z) if test in self.tails else z
+
+
+def bulk_of(z: Float[np.ndarray, " objects"]) -> tuple[float, float]:
+    """Centre and width of the bulk of these deviates, by median and quartiles."""
+    known = z[np.isfinite(z)]
+    if not len(known):
+        return np.nan, np.nan
+    low, middle, high = np.quantile(known, (0.25, 0.5, 0.75))
+    width = max(float(high - low) / (2.0 * NORMAL_QUARTILE), NARROWEST)
+    return float(middle), width
+
+
+def by_error(
+    plain: EmpiricalNull,
+    level: Float[np.ndarray, " objects"],
+    tests: Mapping[str, Float[np.ndarray, " objects"]],
+    two_sided: frozenset[str],
+) -> EmpiricalNull:
+    """The same with the bulks of groups of similar errors.
+
+    A width is told by the tail, where the flagged ones will be, and is at least 1: no object becomes more
+    surprising than the null law has it. `two_sided` are tests whose deviates have a sign.
+    """
+    known = np.flatnonzero(np.isfinite(tests[OBJECT]))
+    groups = np.clip(len(known) // GROUP, 1, MOST_GROUPS)
+    members = np.array_split(known[np.argsort(level[known], kind="stable")], groups)
+    middles = np.array([np.median(level[rows]) for rows in members])
+    distinct, first = np.unique(middles, return_index=True)
+    found = {
+        name: tuple(_towards_tail(z[members[i]], name in two_sided) for i in first)
+        for name, z in tests.items()
+    }
+    out = plain._replace(levels=tuple(distinct.tolist()), by_error=MappingProxyType(found))
+    tails = {name: Tail.of(out.standardised(name, tests[name], level)) for name in two_sided}
+    return out._replace(tails=MappingProxyType(tails))
+
+
+def _towards_tail(z: Float[np.ndarray, " group"], two_sided: bool) -> tuple[float, float]:
+    known = z[np.isfinite(z)]
+    if not len(known):
+        return 0.0, 1.0
+    centre = float(np.median(known))
+    beyond = np.abs(known - centre) if two_sided else known - centre
+    normal = special.ndtri(0.5 * (1.0 + TAIL) if two_sided else TAIL)
+    return centre, max(float(np.quantile(beyond, TAIL)) / normal, 1.0)
