@@ -13,7 +13,7 @@ CREATE = $(PYTHON) -m venv .venv
 INSTALL = $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 endif
 
-.PHONY: help demo test lint toy bench clean
+.PHONY: help demo test lint toy gaia bench clean
 .DEFAULT_GOAL := help
 
 help:  ## say what there is to make
@@ -32,6 +32,9 @@ lint: .venv/.dev  ## check style, format and types
 
 toy: .venv/.bench .venv-robusta-hmf/.done  ## the published experiment, with pictures, in ./toy_run (half an hour)
 	$(BIN)/python -m examples.toy toy_run
+
+gaia: .venv/.dev  ## search a small simulated Gaia RVS survey for strange stars, in ./gaia_run (five minutes)
+	$(BIN)/python -m examples.gaia_rvs run --simulate small -o gaia_run
 
 bench: .venv/.bench .venv-robusta-hmf/.done  ## run the benchmarks
 	$(BIN)/python benchmarks/run.py

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
@@ -45,7 +45,8 @@ def save(result: Result, path: str | PathLike[str]) -> None:
     Parameters
     ----------
     result : Fit, Projection, Surprise, Selection or Recovery
-        Of a selection, only its fits that are files (`folder=`) are kept, by their paths from this one.
+        Of a selection, only its fits that are files (`folder=`) are kept, by their paths from this one; of
+        scores, cells that were written elsewhere (`out=`) are left out.
     path : path
         In a folder that exists.
 
@@ -77,6 +78,8 @@ def save(result: Result, path: str | PathLike[str]) -> None:
         content: Any = result
         if name in WHOLE:
             content = {field.name: getattr(result, field.name) for field in fields(WHOLE[name])}
+        if isinstance(result, results.Surprise) and not result.cells_in_memory:
+            content |= {"pixel": None}
         if isinstance(result, Selection):
             content |= {"fits": _paths(result.fits, Path(path).parent)}
         write_tree(file, "content", content)
@@ -98,22 +101,23 @@ def load(path: str | PathLike[str]) -> Any:
         If it is none of these, is damaged, or was written by another version.
     """
     with open_hdf5(path) as file:
-        name = str(file.attrs.get("format", "")).removeprefix("robusta_prob.")
-        version = file.attrs.get("version")
-        if name != Projection.__name__ and name not in WHOLE:
-            return storage.load(path)
-        if version != VERSION:
-            raise ValueError(f"{path} is a {name} of format {version}, and here is {VERSION}: make it again")
         try:
-            content = read_tree(file["content"], KINDS)
-        except (KeyError, OSError, TypeError) as error:
+            name = str(file.attrs.get("format", "")).removeprefix("robusta_prob.")
+            if name != Projection.__name__ and name not in WHOLE:
+                return storage.load(path)
+            version = int(file.attrs["version"])
+            content = read_tree(file["content"], KINDS) if version == VERSION else None
+            result = WHOLE[name](**content) if content is not None and name in WHOLE else content
+        except (KeyError, OSError, RuntimeError, TypeError) as error:
             raise ValueError(f"{path} is incomplete or damaged ({error}); make it again") from error
-    if name not in WHOLE:
-        return content
-    if name == Selection.__name__:
-        content["fits"] = {(rank, scale): Path(path).parent / at for rank, scale, at in content["fits"]}
-    frozen = {k: MappingProxyType(v) if isinstance(v, Mapping) else v for k, v in content.items()}
-    return WHOLE[name](**frozen)
+    if version != VERSION:
+        advice = "update robusta-prob to read it" if version > VERSION else "make it again"
+        raise ValueError(f"{path} is a {name} of format {version}, and here is {VERSION}: {advice}")
+    if not isinstance(result, Selection):
+        return result
+    fits: Any = result.fits  # as `_paths` has them
+    folder = Path(path).parent
+    return replace(result, fits=MappingProxyType({(rank, scale): folder / at for rank, scale, at in fits}))
 
 
 def _paths(fits: Mapping[Any, Any], folder: Path) -> list[tuple[int, float | None, str]]:

@@ -18,7 +18,7 @@ import robusta_prob as rp
 from examples.gaia_rvs import train
 from examples.gaia_rvs.config import Config
 from examples.gaia_rvs.survey import spectra_of
-from examples.gaia_rvs.tables import folder_of, is_made, read_record, write_json, write_table
+from examples.gaia_rvs.tables import folder_of, is_made, read_record, swept, write_json, write_table
 
 RECORD, SCORES, RECOVERY = "analyse.json", "scores.h5", "recovery.h5"
 ALL, OUTLIERS, METRICS = "stars", "outliers", "metrics"  # tables of a bin
@@ -129,7 +129,7 @@ def scored(
 # %%
 def run(config: Config, number: int) -> None:
     """Score one bin, if that has not been done."""
-    folder = folder_of(config, number)
+    folder = swept(folder_of(config, number))
     model = read_record(folder / train.RECORD)
     search, pictures = config.search, config.pictures
     settings: dict[str, Any] = {
@@ -159,7 +159,8 @@ def run(config: Config, number: int) -> None:
     lists = {best: table.loc[table["flagged"], "source_id"]}
     for name in set(chosen.values()) - {best}:  # for the comparison of the metrics alone
         _, other = scored(config, selection.fit(*name), name, data, folder)
-        lists[name] = table.loc[other.object.q_any < search.q, "source_id"]
+        of_other = table_of(config, number, name, data, other)
+        lists[name] = of_other.loc[of_other["flagged"], "source_id"]
 
     # %% Completeness, by anomalies that are put into normal spectra of this bin.
     wanted = config.injection.amplitudes

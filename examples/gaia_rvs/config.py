@@ -60,7 +60,7 @@ class Model:
 
     ranks: tuple[int, ...] = (10,)
     scales: tuple[float, ...] = (5.0,)  # Q of the published loss; empty: the noise law is learned instead
-    tol: float = 1e-4
+    tol: float = 0.1  # of `rp.fit`, in posterior deviations; the published 1e-4 is in units of its own
     max_epochs: int = 60
     train: float = 0.5  # share of the spectra that is fitted; the others judge
     seed: int = 0

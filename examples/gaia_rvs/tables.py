@@ -50,6 +50,14 @@ def read_table(path: Path) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def swept(folder: Path) -> Path:
+    """The folder, made where it is not there, without what a process left that was killed while it wrote."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.rglob(f".{'[0-9a-f]' * 12}.*"):
+        left.unlink(missing_ok=True)
+    return folder
+
+
 def write_json(content: Mapping[str, Any], path: Path) -> None:
     """As a whole or not at all."""
     with atomic_path(path) as temporary:

@@ -16,7 +16,7 @@ import robusta_prob as rp
 from examples.gaia_rvs.bins import members_of
 from examples.gaia_rvs.config import Config, Model
 from examples.gaia_rvs.survey import spectra_of
-from examples.gaia_rvs.tables import folder_of, is_made, write_json
+from examples.gaia_rvs.tables import folder_of, is_made, swept, write_json
 
 RECORD, SELECTION = "train.json", "selection.h5"
 
@@ -36,8 +36,7 @@ def ranks_for(model: Model, spectra: int) -> list[int]:
 
 def run(config: Config, number: int) -> None:
     """Fit one bin, if that has not been done."""
-    folder = folder_of(config, number)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = swept(folder_of(config, number))
     members = members_of(config, number)
     settings, model = made_of(config, members["source_id"]), config.model
     if is_made(folder / RECORD, settings):

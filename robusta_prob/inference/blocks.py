@@ -138,5 +138,5 @@ def _again(block: Block, _: Sequence[int]) -> Iterator[Block]:
 
 
 def rows_per_batch(data: Dataset) -> int:
-    """Objects per compiled call: all in one block, or `BATCH_ROWS`; every other size would be compiled anew."""
+    """Objects per compiled call: one block, or `BATCH_ROWS`; every other size would be compiled anew."""
     return BLOCK if data.shape[0] <= BLOCK else BATCH_ROWS

@@ -76,7 +76,8 @@ def read(
     mask_bits : iterable of int, optional
         Numbers of the bits (0 is the lowest) of an integer mask that mean bad; by default all of them.
     rows, pixels : indices, mask or slice, optional
-        Only these objects, and only these pixels, in this order; of an HDF5 file nothing else is read.
+        Only these objects, and only these pixels, in this order. Of an HDF5 file no others' spectra are read,
+        but for short gaps between objects.
     dtype : {"float32", "float64"}
         Of the leaves, as in `dataset`.
     in_memory : bool
@@ -246,8 +247,10 @@ def _chosen(what: str, of: Any, number: int) -> Int[np.ndarray, " some"] | None:
     """Numbers of the rows or pixels that are wanted; None for all of them."""
     if of is None:
         return None
-    index = np.arange(number)[of if isinstance(of, slice) else np.asarray(of)]
-    if index.ndim != 1 or not index.size:
+    wanted = of if isinstance(of, slice) else np.asarray(of)
+    right = isinstance(wanted, slice) or (wanted.ndim == 1 and wanted.size and wanted.dtype.kind in "iub")
+    index = np.arange(number)[wanted] if right else np.zeros(0, int)
+    if not index.size:
         raise ValueError(
             f"{what} must be indices, a mask or a slice that selects some of {number}, got {of!r}"
         )

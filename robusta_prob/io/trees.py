@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import h5py
@@ -54,8 +55,8 @@ def read_tree(node: h5py.Group | h5py.Dataset, kinds: Mapping[str, type]) -> Any
 
     Raises
     ------
-    KeyError
-        On a named tuple that is not among them.
+    KeyError, TypeError
+        On a named tuple that is not among them, or has other fields.
     """
     kind = str(node.attrs["kind"])
     if isinstance(node, h5py.Dataset):
@@ -67,10 +68,11 @@ def read_tree(node: h5py.Group | h5py.Dataset, kinds: Mapping[str, type]) -> Any
         return PLAIN[kind](value) if kind in PLAIN else jnp.asarray(value) if kind == "jax" else value
     items = (read_tree(node[name], kinds) for name in node)
     if kind == "mapping":
-        return {str(node[name].attrs["key"]): item for name, item in zip(node, items, strict=True)}
+        pairs = {str(node[name].attrs["key"]): item for name, item in zip(node, items, strict=True)}
+        return MappingProxyType(pairs)
     if kind in ("tuple", "list"):
         return tuple(items) if kind == "tuple" else list(items)
-    return None if kind == "NoneType" else kinds[kind](*items)
+    return None if kind == "NoneType" else kinds[kind](**dict(zip(node, items, strict=True)))
 
 
 def _names(value: Any) -> list[str]:

@@ -18,7 +18,7 @@ from robusta_prob.plots.style import PAGE, SMALL, plain, probability
 from robusta_prob.scoring.results import Surprise
 
 MOST_NAMED = 6  # windows that are told in words
-LINE = 112  # characters in the width of a page
+LINE = 105  # characters in the width of a page
 
 
 def outliers(

@@ -107,7 +107,7 @@ def recovery(
     >>> data = rp.simulate.low_rank(200, 100, 2, seed=1).data
     >>> found = rp.recovery(rp.fit(data, 2), data, {"emission line": [0.01, 1.0]}, key=0, per_amplitude=50)
     >>> found.by_amplitude.found.share.shape
-    (2, 4)
+    (2, 5)
     """
     check_same_pixels(fit, data)
     check_types(None, None, None, key, per_amplitude=per_amplitude)

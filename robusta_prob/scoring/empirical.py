@@ -40,6 +40,8 @@ class Tail(NamedTuple):
     def of(cls, z: Float[np.ndarray, " objects"]) -> Tail:
         """That of the side with fewer objects far out: an emission line is no absorption line."""
         known = z[np.isfinite(z)]
+        if not len(known):
+            return cls((np.inf,), (-np.inf,), 0.0)
         beyond = 1.0 - TAIL
         shares = beyond / 2.0 ** np.arange(max(np.log2(beyond * len(known) / LEAST_BEYOND) + 1.0, 1.0) // 1)
         sides = np.array([np.quantile(side, 1.0 - shares) for side in (known, -known)])
@@ -47,7 +49,7 @@ class Tail(NamedTuple):
         side = known if last == 0 else -known
         far = side[side > sides[last, -1]] - sides[last, -1]
         knots = np.maximum.accumulate(sides.min(0))
-        decay = float(np.median(far)) / np.log(2.0) if len(far) else 0.0
+        decay = float(np.median(far) / np.log(2.0)) if len(far) else 0.0
         return cls(tuple(knots.tolist()), tuple(np.log(shares).tolist()), decay)
 
     def deviates(self, z: Float[np.ndarray, " objects"]) -> Float[np.ndarray, " objects"]:
@@ -131,12 +133,14 @@ def by_error(
     """
     known = np.flatnonzero(np.isfinite(tests[OBJECT]))
     groups = np.clip(len(known) // GROUP, 1, MOST_GROUPS)
-    members = np.array_split(known[np.argsort(level[known], kind="stable")], groups)
+    rising = known[np.argsort(level[known], kind="stable")]
+    members = np.array_split(rising, groups)
     middles = np.array([np.median(level[rows]) for rows in members])
     distinct, first = np.unique(middles, return_index=True)
+    starts = np.cumsum([0, *map(len, members)])[first]
+    alike = np.split(rising, starts[1:])  # groups with the same errors are one
     found = {
-        name: tuple(_towards_tail(z[members[i]], name in two_sided) for i in first)
-        for name, z in tests.items()
+        name: tuple(_towards_tail(z[rows], name in two_sided) for rows in alike) for name, z in tests.items()
     }
     out = plain._replace(levels=tuple(distinct.tolist()), by_error=MappingProxyType(found))
     tails = {name: Tail.of(out.standardised(name, tests[name], level)) for name in two_sided}
@@ -150,4 +154,4 @@ def _towards_tail(z: Float[np.ndarray, " group"], two_sided: bool) -> tuple[floa
     centre = float(np.median(known))
     beyond = np.abs(known - centre) if two_sided else known - centre
     normal = special.ndtri(0.5 * (1.0 + TAIL) if two_sided else TAIL)
-    return centre, max(float(np.quantile(beyond, TAIL)) / normal, 1.0)
+    return centre, max(float(np.quantile(beyond, TAIL) / normal), 1.0)

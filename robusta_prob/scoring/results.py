@@ -111,6 +111,11 @@ class Surprise:
         tests = 2 + len(self.lines) * self.settings.flag_lines
         return FLAG / (tests * max(int(np.isfinite(self.least_p).sum()), 1))
 
+    @property
+    def cells_in_memory(self) -> bool:
+        """Whether `pixel` holds arrays of its own, and nothing that was given as `out=`, as a file's."""
+        return self.pixel is not None and all(x is None or isinstance(x, np.ndarray) for x in self.pixel)
+
     def take(self, rows: Shaped[np.ndarray, " some"]) -> Surprise:
         """The scores of some objects, as they were among all: null law and false-discovery rates stay.
 
@@ -122,7 +127,7 @@ class Surprise:
         kept = place[self.windows.row] >= 0
         windows = self.windows._replace(row=place[self.windows.row])
         cells = None
-        if self.pixel is not None and all(x is None or isinstance(x, np.ndarray) for x in self.pixel):
+        if self.pixel is not None and self.cells_in_memory:
             cells = PixelSurprise(*(None if x is None else x[index] for x in self.pixel))
         return replace(
             self,
