@@ -132,7 +132,9 @@ def test_a_recovery_comes_back_as_it_was(found, tmp_path):
     loaded = again(found, tmp_path / "found.h5")
     assert_same(found, loaded)
     assert loaded.lists == ("p_value", "p_run", "p_pixel", *LINES, "p_flag", "any")
-    assert loaded.half("emission line", "a/b") == pytest.approx(found.half("emission line", "a/b"), nan_ok=True)
+    assert loaded.half("emission line", "a/b") == pytest.approx(
+        found.half("emission line", "a/b"), nan_ok=True
+    )
 
 
 def test_scores_that_were_loaded_judge_further_objects_as_the_first_ones(fitted, scores, tmp_path):
@@ -356,7 +358,9 @@ def test_an_unknown_part_is_refused(path, unknown):
 def test_another_version_is_refused_with_advice(path, version, match):
     with h5py.File(path, "a") as file:
         file.attrs["version"] = version
-    with pytest.raises(ValueError, match=f"is a Surprise of format {version}, and here is {VERSION}: {match}"):
+    with pytest.raises(
+        ValueError, match=f"is a Surprise of format {version}, and here is {VERSION}: {match}"
+    ):
         rp.load(path)
     with h5py.File(path, "a") as file:
         del file.attrs["version"]

@@ -120,6 +120,7 @@ def scored(
             projection,
             lines=lines,
             flag_lines=lines is not None,
+            robustness=config.search.robustness,
             empirical_null="by error" if config.search.by_error else False,
             callback=bar,
         )
@@ -134,7 +135,7 @@ def run(config: Config, number: int) -> None:
     search, pictures = config.search, config.pictures
     settings: dict[str, Any] = {
         **model["settings"],
-        "search": [search.lines, search.q, search.published, search.by_error],
+        "search": [search.lines, search.q, search.published, search.by_error, search.robustness],
         "injection": config.injection,
         "pictures.sample": pictures.sample,
     }

@@ -77,7 +77,8 @@ class Search:
     by_error: bool = (
         True  # judge stars against those with similar errors: bright ones are more varied than a basis
     )
-    published: float = 0.5  # a 1 % quantile of the robust weights below it is the published criterion
+    robustness: float = 5.0  # Q of the robust weights Q^2 / (Q^2 + z^2), whatever is fitted,
+    published: float = 0.5  # whose 1 % quantile is the published score; an outlier below this
     memory: float = 3.0  # GiB that `train` and `analyse` may take; larger bins are read block by block
     chunk: int = 50_000  # spectra that are inferred between two savings
 

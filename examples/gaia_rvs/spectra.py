@@ -18,6 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft, special
 
+from examples.gaia_rvs.lines import air_to_vacuum
+
 PIXELS, FIRST, STEP = 2401, 846.0, 0.01  # of Gaia's mean RVS spectra [nm, vacuum]
 GRID = FIRST + STEP * np.arange(PIXELS)
 LIGHT = 299_792.458  # speed of light [km/s]
@@ -76,33 +78,13 @@ class Atmosphere(NamedTuple):
         return Atmosphere(*(values[rows] for values in self))
 
 
-def vacuum(air: np.ndarray | float) -> np.ndarray:
-    """Wavelength in vacuum of one in air, both in nm.
-
-    N. Piskunov's inverse, for the line lists of VALD, of Morton (2000, ApJS 130, 403), whose refraction is
-    that of Birch & Downs (1994).
-
-    Examples
-    --------
-    >>> float(vacuum(854.209).round(3))
-    854.444
-    """
-    squared = (1e3 / np.asarray(air)) ** 2  # inverse micrometres
-    return air * (
-        1.0
-        + 8.336624212083e-5
-        + 2.408926869968e-2 / (130.1065924522 - squared)
-        + 1.599740894897e-4 / (38.92568793293 - squared)
-    )
-
-
 def paschen(upper: np.ndarray | int) -> np.ndarray:
     """Vacuum wavelength [nm] of the hydrogen line from level `upper` to level 3, by Rydberg's formula."""
     hydrogen = 10_967_758.34  # Rydberg constant of hydrogen [1/m], from CODATA 2018 and its reduced mass
     return 1e9 / (hydrogen * (1.0 / 9.0 - 1.0 / np.asarray(upper, float) ** 2))
 
 
-CALCIUM = vacuum(np.array(list(CA_TRIPLET)))  # Ca II triplet [nm, vacuum]
+CALCIUM = air_to_vacuum(np.array(list(CA_TRIPLET)))  # Ca II triplet [nm, vacuum]
 PASCHEN = paschen(np.arange(12, 19))  # P12-P18, of which the first and the last are felt by their wings
 
 
@@ -180,7 +162,8 @@ def profiles() -> np.ndarray:
     height = 1.0 - 0.06 * np.arange(len(PASCHEN))[:, None]
     rng = np.random.default_rng(846_870)  # of the places of blends: always the same
     rows = [
-        _lines(vacuum(np.array(list(lines))), np.array(list(lines.values()))) for lines in SPECIES.values()
+        _lines(air_to_vacuum(np.array(list(lines))), np.array(list(lines.values())))
+        for lines in SPECIES.values()
     ]
     rows += [
         (relative * np.exp(-0.5 * (near / 0.05) ** 2)).sum(0),

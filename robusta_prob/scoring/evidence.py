@@ -67,8 +67,12 @@ def gather(
     null: Null,
     widths: tuple[int, ...],
     each: Callable[[slice, Cells], None] | None = None,
+    robustness: float | None = None,
 ) -> Evidence:
-    """One pass over the data; `each` is called with every block."""
+    """One pass over the data; `each` is called with every block.
+
+    Published scores are of the weights under the fitted loss, or of a published one with this scale.
+    """
     median = float(null.core.quantile(0.75))  # of |z|
     parts = []
     for here, block in cells(fit, judged):
@@ -82,6 +86,7 @@ def gather(
                 np.array([null.inverse_df, null.scale, null.bounding, null.cap], np.float32),
                 widths,
             )
+        weight = block.weight if robustness is None else published_weight(fit, block, robustness)
         surprise, largest, lag1, best = (np.asarray(x, float) for x in sums)
         level, log_p = level_of(block, fit.unit), np.full(len(scale), np.nan)
         some = (best > 0).any(0)
@@ -98,12 +103,21 @@ def gather(
                 lag1,
                 neighbours(block.seen),
                 scale,
-                *quantiles(block.weight, block.seen, (0.5, 0.01)),
+                *quantiles(weight, block.seen, (0.5, 0.01)),
             )
         )
         if each is not None:
             each(here, block)
     return Evidence(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def published_weight(fit: Fit, block: Cells, robustness: float) -> Float[np.ndarray, "rows pixels"]:
+    """Q^2 / (Q^2 + residual^2 ivar), with the errors as stated (Hilder, Hogg, Casey & Rix)."""
+    noise = fit.noise.in_unit(fit.unit)
+    stated = (block.error / noise.scale) ** 2 - np.square(noise.floor)
+    smallest = np.finfo(block.error.dtype).eps * np.square(block.error)  # where the floor is nearly all of it
+    residual = np.where(block.seen, block.z * block.sd, 0.0)
+    return robustness**2 / (robustness**2 + residual**2 / np.maximum(stated, smallest))
 
 
 @jax.jit(static_argnames="widths")

@@ -38,11 +38,11 @@ from robusta_prob.scoring.request import (
     checked_held_out,
     judged_of,
     pixel_target,
+    write_cells,
 )
 from robusta_prob.scoring.results import (
     FLAG,
     ObjectSurprise,
-    PixelSurprise,
     Settings,
     Surprise,
 )
@@ -65,6 +65,7 @@ def surprise(
     lines: Mapping[str, Sequence[float]] | Sequence[float] | None = None,
     flag_lines: bool = False,
     replicates: int | None = None,
+    robustness: float | None = None,
     null: Null | None = None,
     search: Search | None = None,
     empirical_null: bool | str | EmpiricalNull = False,
@@ -108,6 +109,9 @@ def surprise(
     replicates : int, optional
         Of every object, at least 50; 0 for none. Default: 20,000 in all, of objects with fewer than ten
         observed pixels per component.
+    robustness : float, optional
+        The scale Q of the published scores, quantiles of Q^2 / (Q^2 + residual^2 ivar). Default: of the
+        robust weights under the loss that was fitted.
     null : Null, optional
         The null law of another call, such as `rp.surprise(fit, training_data).null`: p-values then do not
         depend on which objects are scored together, but for what the holes of these do to p_run, and but for
@@ -163,7 +167,7 @@ def surprise(
     (200,)
     """
     check_same_pixels(fit, data)
-    check_settings(data, key, replicates, null, empirical_null, pixel, flag_lines)
+    check_settings(data, key, replicates, null, empirical_null, pixel, flag_lines, robustness)
     widths, sets = widths_within(data.shape[1], windows), checked_lines(lines, data.grid)
     target = pixel_target(data.shape, fit.dtype, pixel, out)
     held_out = checked_held_out(data, held_out, asked=any(x is not None for x in target))
@@ -186,11 +190,11 @@ def surprise(
     def keep(here: slice, block: Cells) -> None:
         for one in searches.values():
             one.add(block, judged.projection.covariance[here])
-        _write(target, here, block, null)
+        write_cells(target, here, block, null)
         if callback is not None:
             callback(Rows(here.stop, data.shape[0], "score"))
 
-    evidence = gather(fit, judged, null, widths, keep)
+    evidence = gather(fit, judged, null, widths, keep, robustness)
     told = {name: one.result() for name, one in searches.items()}
     verdict = verdict_on(
         fit,
@@ -230,16 +234,6 @@ def _holes(fit: Fit, judged: Judged, rows: Int[np.ndarray, " known"]) -> Bool[np
     """Where some of these objects are observed."""
     some = judged.take(rows[sampled(len(rows), judged.data.shape[1])])
     return some.fitted().data.observed & fit.trained
-
-
-def _write(target: PixelSurprise, here: slice, block: Cells, null: Null) -> None:
-    for into, values in (
-        (target.z, lambda: block.z),
-        (target.p, lambda: null.core.two_sided(block.z)),
-        (target.weight, lambda: block.weight),
-    ):
-        if into is not None:
-            into[here] = np.where(block.seen | block.held_out, values(), np.nan)
 
 
 def _look(

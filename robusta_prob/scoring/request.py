@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -18,19 +19,30 @@ from robusta_prob.inference.results import in_training as known_to
 from robusta_prob.scoring.calibration import Null
 from robusta_prob.scoring.empirical import EmpiricalNull
 from robusta_prob.scoring.evidence import NULL_OBJECTS
-from robusta_prob.scoring.predictive import Judged
+from robusta_prob.scoring.predictive import Cells, Judged
 from robusta_prob.scoring.replicates import LEAST
 from robusta_prob.scoring.results import BY_ERROR, PixelSurprise
 from robusta_prob.scoring.search import Search
 
 
 def check_settings(
-    data: Dataset, key: Any, replicates: Any, null: Any, empirical_null: Any, pixel: Any, flag_lines: Any
+    data: Dataset,
+    key: Any,
+    replicates: Any,
+    null: Any,
+    empirical_null: Any,
+    pixel: Any,
+    flag_lines: Any,
+    robustness: Any,
 ) -> None:
     """Refuse settings that are impossible, before anything is computed."""
     check_types(None, None, None, key, **({} if replicates is None else {"replicates": replicates}))
     if replicates is not None and not (replicates == 0 or replicates >= LEAST):
         raise ValueError(f"replicates must be 0, or at least {LEAST} of each object, got {replicates}")
+    if robustness is not None and (
+        isinstance(robustness, bool) or not isinstance(robustness, Real) or not 0 < float(robustness) < np.inf
+    ):
+        raise ValueError(f"robustness must be a positive number, got {robustness!r}")
     for name, value in (("pixel", pixel), ("flag_lines", flag_lines)):
         if not isinstance(value, bool | np.bool_):
             raise TypeError(f"{name} must be True or False, got {value!r}")
@@ -126,3 +138,14 @@ def pixel_target(
                 f"got {target.dtype} in {tuple(target.shape)}"
             )
     return PixelSurprise(*(given.get(name) for name in PixelSurprise._fields))
+
+
+def write_cells(target: PixelSurprise, here: slice, block: Cells, null: Null) -> None:
+    """What is wanted of a block of objects."""
+    for into, values in (
+        (target.z, lambda: block.z),
+        (target.p, lambda: null.core.two_sided(block.z)),
+        (target.weight, lambda: block.weight),
+    ):
+        if into is not None:
+            into[here] = np.where(block.seen | block.held_out, values(), np.nan)
