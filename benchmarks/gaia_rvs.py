@@ -27,7 +27,7 @@ sys.path.insert(0, str(HERE.parent))
 from examples.gaia_rvs import simulate  # noqa: E402  (examples are no package that is installed)
 from examples.gaia_rvs.tables import read_table  # noqa: E402
 
-ONE, ALL, BIN, COLOURS = 192_000, 500_000, 4, (0.78, 0.93)
+ONE, ALL, BIN, COLOURS = 207_000, 500_000, 4, (0.78, 0.93)  # of which 192,000 have all that it takes
 LEARNED = "[model]\nranks = [{rank}]\nscales = []\n"
 ROWS = 1024
 CHILD = """
@@ -89,7 +89,8 @@ def one_bin(folder: Path, objects: int, rank: int) -> list[str]:
 
 def all_bins(folder: Path, objects: int, rank: int) -> list[str]:
     """14 bins in sequence."""
-    simulate.simulate(folder, objects)
+    if not (folder / simulate.TRUTH).exists():  # kept from an earlier run
+        simulate.simulate(folder, objects)
     config = folder / "config.toml"
     config.write_text(LEARNED.format(rank=rank) + f'[files]\ntruth = "{folder / simulate.TRUTH}"\n')
     steps = ("bins", "train", "analyse", "summarise")

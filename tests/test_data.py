@@ -464,6 +464,59 @@ def test_contradictions_are_of_the_input_and_not_of_its_parts():
     assert data.take([1]).census == (3, 1, 0, 0, 0, 0, 1)
 
 
+# Further labels
+
+
+def test_columns_come_beside_or_instead_of_those_that_are_there():
+    data = make()
+    mine = np.arange(7.0)
+    more = data.with_meta(teff=mine, name=np.array(list("abcdefg")), spectrum=np.zeros((7, 3)))
+    assert list(more.meta) == ["index", "name", "teff", "spectrum"] and list(data.meta) == ["index", "name"]
+    assert more.meta["name"].tolist() == list("abcdefg") and data.meta["name"][0] == "star 0"
+    mine[0] = 99.0  # a private copy
+    assert more.meta["teff"].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    with pytest.raises(ValueError, match="read-only"):
+        more.meta["teff"][0] = 1.0
+    assert more.flux is data.flux and more.ivar is data.ivar and more.census == data.census
+    assert more.ids is data.ids and more.unit == data.unit and more.n_observed is data.n_observed
+    assert more.take([6, 1]).meta["teff"].tolist() == [6.0, 1.0]
+    assert list(data.with_meta().meta) == list(data.meta)
+
+
+@pytest.mark.parametrize("column", [np.zeros(6), 3.0, np.zeros((1, 7)), []])
+def test_a_column_of_another_length_is_refused(column):
+    with pytest.raises(ValueError, match=r"meta\['teff'\] must have one entry per object \(7\), got shape"):
+        make().with_meta(teff=column)
+    with pytest.raises(ValueError, match="has 1 masked entries"):
+        make().with_meta(teff=np.ma.array(np.zeros(7), mask=np.arange(7) == 2))
+
+
+def test_another_grid_has_another_name():
+    data = make(grid_name="pixel number")
+    moved = data.with_grid([5, 4, 3, 2, 1], "log wavelength")
+    assert moved.grid.tolist() == [5.0, 4.0, 3.0, 2.0, 1.0] and moved.grid.dtype == float
+    assert moved.labels.grid_name == "log wavelength" and data.labels.grid_name == "pixel number"
+    assert data.grid.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert data.with_grid(np.arange(5)).labels.grid_name == "grid"
+    assert moved.flux is data.flux and moved.meta == data.meta and moved.census == data.census
+    with pytest.raises(ValueError, match="read-only"):
+        moved.grid[0] = 1.0
+
+
+@pytest.mark.parametrize(
+    ("grid", "error"),
+    [
+        (np.arange(4), ValueError),
+        (np.arange(10).reshape(5, 2), ValueError),
+        (list("abcde"), TypeError),
+        ([0, 1, np.nan, 3, 4], ValueError),
+    ],
+)
+def test_a_grid_that_does_not_fit_is_refused(grid, error):
+    with pytest.raises(error, match="grid must hold"):
+        make().with_grid(grid)
+
+
 @pytest.mark.parametrize("rows", [1, 3, 7, 50])
 def test_blocks_have_one_shape_and_cover_every_row_once(rows):
     data = make()

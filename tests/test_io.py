@@ -565,6 +565,105 @@ def test_bits_that_a_mask_has_not_are_refused(options, message, tmp_path):
         read(path, **options)
 
 
+# Parts
+
+
+def with_everything(path: Path) -> Path:
+    """30 objects on 12 pixels: errors, bits of a mask, names, a table of metadata, wavelengths."""
+    rng = np.random.default_rng(1)
+    error = rng.uniform(0.1, 0.3, (30, 12))
+    error[4, 5] = 0.0
+    contents = {
+        "flux": rng.normal(1.0, 0.1, (30, 12)),
+        "flux_error": error,
+        "wave_nm": 846.0 + 2.0 * np.arange(12.0),
+        "ids": BIG_ID + np.arange(30)[::-1],
+        "bits": rng.integers(0, 4, (30, 12)),
+        "name": np.array([f"star {i}".encode() for i in range(30)]),
+        "position": rng.normal(size=(30, 2)),
+    }
+    return store(path, contents)
+
+
+PARTS = [
+    ([7, 0, 3, 4], None),
+    (np.array([-1, 4], np.int16), np.array([11, 0])),
+    (slice(25, 3, -4), slice(10, None, -3)),
+    (np.arange(30) % 7 == 4, np.arange(12) != 6),
+    (None, [5]),
+    ((29,), range(2, 7)),
+    (np.uint8([4, 2]), slice(None)),
+]
+
+
+def of_axes(rows, pixels):
+    return [(n, slice(None) if of is None else of) for n, of in ((30, rows), (12, pixels))]
+
+
+@pytest.mark.parametrize(("rows", "pixels"), PARTS)
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_part_is_what_it_is_in_the_whole(rows, pixels, suffix, tmp_path):
+    path = with_everything(tmp_path / f"data{suffix}")
+    settings = {"mask": "bits", "mask_bits": [1], "dtype": "float64"}
+    whole, part = read(path, **settings), read(path, rows=rows, pixels=pixels, **settings)
+    i, j = (np.arange(n)[of if isinstance(of, slice) else np.asarray(of)] for n, of in of_axes(rows, pixels))
+    assert part.shape == (len(i), len(j)) and part.observed.any()
+    np.testing.assert_array_equal(part.flux * part.unit, whole.flux[i][:, j] * whole.unit)
+    np.testing.assert_array_equal(part.ivar / part.unit**2, whole.ivar[i][:, j] / whole.unit**2)
+    np.testing.assert_array_equal(part.grid, whole.grid[j])
+    np.testing.assert_array_equal(part.ids, whole.ids[i])
+    np.testing.assert_array_equal(part.n_observed, whole.observed[i][:, j].sum(1))
+    assert set(part.meta) == set(whole.meta) == {"name", "position"}
+    for name, column in part.meta.items():
+        np.testing.assert_array_equal(column, whole.meta[name][i])
+    assert (part.labels.grid_name, part.labels.flux_name) == ("wavelength [nm]", "flux")
+    assert part.census.observed == part.observed.sum()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_was_written_keeps_its_unit_in_parts(suffix, tmp_path):
+    data = dataset(**arrays(scale=1e-17), grid=np.arange(6.0) ** 2, ids=["a", "b", "c", "d"], grid_name="v")
+    part = read(write(data, tmp_path / f"data{suffix}"), rows=[3, 0], pixels=[4, 1])
+    assert part.unit == data.unit and part.labels.grid_name == "v"
+    np.testing.assert_array_equal(part.flux, data.flux[[3, 0]][:, [4, 1]])
+    np.testing.assert_array_equal(part.ivar, data.ivar[[3, 0]][:, [4, 1]])
+    assert part.ids.tolist() == ["d", "a"] and part.grid.tolist() == [16.0, 1.0]
+
+
+def test_without_grid_and_ids_parts_are_numbered_as_the_whole(tmp_path):
+    part = read(store(tmp_path / "data.h5", arrays()), rows=[3, 1], pixels=slice(2, 4))
+    assert part.ids.tolist() == [3, 1] and part.grid.tolist() == [2.0, 3.0]
+    assert part.labels.grid_name == "pixel"
+
+
+def test_contradictions_elsewhere_are_not_told(tmp_path):
+    values = arrays()
+    values["ivar"][3, 0] = -1.0
+    path = store(tmp_path / "data.h5", values)
+    read(path, rows=[0, 1])
+    read(path, pixels=[1, 2])
+    with pytest.warns(DataWarning, match="1 cells with a negative ivar"):
+        read(path, rows=[3, 0])
+
+
+@pytest.mark.parametrize("role", ["rows", "pixels"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_parts_that_are_none_are_refused(role, suffix, tmp_path):
+    path = with_everything(tmp_path / f"data{suffix}")
+    none = [[], (), slice(3, 3), np.zeros(0, int), np.zeros(30 if role == "rows" else 12, bool)]
+    odd = [[1.5], "abc", 3, [[1, 2]], np.zeros((30, 12), bool), np.ones((30, 12), bool)]
+    for of in none + odd:
+        with pytest.raises(
+            ValueError, match=f"{role} must be indices, a mask or a slice that selects some of"
+        ):
+            read(path, **{role: of})
+    for of in ([30], [-31], np.ones(5, bool)):
+        with pytest.raises(IndexError):
+            read(path, **{role: of})
+    with pytest.raises(ValueError, match="ids must be unique"):
+        read(path, rows=[3, 3])
+
+
 def test_big_endian_arrays(tmp_path):
     values = arrays() | {"ids": BIG_ID + np.arange(4), "wave": np.linspace(1, 2, 6)}
     swapped = {name: array.astype(array.dtype.newbyteorder(">")) for name, array in values.items()}

@@ -1,4 +1,4 @@
-"""Results on disk: the same back again, to the last bit, and clear words about files that are none."""
+"""Results on disk and in parts: the same again, to the last bit; clear words about files that are none."""
 
 import dataclasses
 import shutil
@@ -155,7 +155,9 @@ def test_scores_that_were_loaded_judge_further_objects_as_the_first_ones(fitted,
         np.testing.assert_allclose(getattr(part.object, name), there, rtol=1e-3)
     np.testing.assert_allclose(part.lines["a/b"].p_value, scores.lines["a/b"].p_value[50:90], rtol=1e-3)
     found = rp.recovery(fit, data, {"line set": [0.0]}, key=0, per_amplitude=10, scores=kept)
-    assert found.trials.p[:, 0] == pytest.approx(scores.object.p_value[found.trials.row], rel=1e-3)
+    for place, name in enumerate(("p_value", "p_run")):  # runs by the holes of all, and not of these ten
+        there = getattr(scores.object, name)[found.trials.row]
+        assert found.trials.p[:, place] == pytest.approx(there, rel=1e-3)
 
 
 def test_what_is_loaded_cannot_be_changed_by_name(scores, tmp_path):
@@ -174,6 +176,152 @@ def test_cells_that_were_written_elsewhere_stay_there(fitted, tmp_path):
         elsewhere = rp.surprise(fit, data, out={"z": z})
         loaded = again(elsewhere, tmp_path / "scores.h5")
     assert loaded.pixel is None and same(loaded.object, elsewhere.object)
+
+
+# Parts ------------------------------------------------------------------------------------------------------
+
+SOME = [
+    [8, 0, 3, 399],
+    np.arange(400) % 2 == 1,
+    slice(5, None, 3),
+    slice(20, 3, -1),
+    [5],
+    np.array([-1, 2]),
+    np.zeros(400, bool),
+]
+
+
+@pytest.mark.parametrize("rows", SOME)
+def test_scores_of_some_objects_are_theirs_among_all(scores, rows):
+    part, index = scores.take(rows), np.arange(400)[rows]
+    assert same(part.ids, scores.ids[rows])
+    for name, column in scores.object._asdict().items():
+        assert same(getattr(part.object, name), column[rows]), name
+    for name, line in scores.lines.items():
+        assert type(part.lines[name]) is type(line)
+        assert all(same(a, b[rows]) for a, b in zip(part.lines[name], line, strict=True))
+    assert same(part.pixel, type(scores.pixel)(*(x[rows] for x in scores.pixel)))
+    assert part.null is scores.null and part.empirical is scores.empirical and part.search is scores.search
+    assert part.settings is scores.settings and (part.flagged == scores.flagged[rows]).all()
+    assert same(part.least_p, scores.least_p[rows])
+    # every window is there once, and belongs to the object that it belonged to
+    there = np.isin(scores.windows.row, index)
+    assert (part.ids[part.windows.row] == part.windows.id).all()
+    assert same(part.windows._replace(row=0), type(part.windows)(0, *(x[there] for x in scores.windows[1:])))
+    assert (index[part.windows.row] == scores.windows.row[there]).all()
+    if len(index):
+        assert part.origin.fit == scores.origin.fit
+        assert same(part.origin.fingerprints, scores.origin.fingerprints[rows])
+
+
+def test_there_are_windows_to_be_renumbered(scores):
+    assert {3, 8} <= set(scores.windows.row) and len(scores.take([8, 0]).windows.row) > 0
+    assert set(scores.take([8, 0, 3]).windows.row) == {0, 2}
+
+
+def test_scores_of_some_objects_are_known_as_those_of_the_data(fitted, scores):
+    fit, data = fitted
+    rows = np.arange(399, 100, -1)
+    part = scores.take(rows)
+    kinds = {"scaled noise": [2.0]}
+    found = rp.recovery(fit, data.take(rows), kinds, key=0, per_amplitude=5, scores=part)
+    assert len(found.trials.row) == 5
+    with pytest.raises(ValueError, match="scores and data must be of the same objects"):
+        rp.recovery(fit, data.take(rows[::-1]), kinds, key=0, per_amplitude=5, scores=part)
+
+
+def test_scores_without_cells_or_whose_cells_are_elsewhere(fitted, scores, tmp_path):
+    fit, data = fitted
+    assert dataclasses.replace(scores, pixel=None).take([1]).pixel is None
+    assert dataclasses.replace(scores, origin=None).take([1]).origin is None
+    only_z = dataclasses.replace(scores, pixel=scores.pixel._replace(p=None, weight=None)).take([7, 1]).pixel
+    assert only_z.p is None and only_z.weight is None and same(only_z.z, scores.pixel.z[[7, 1]])
+    with h5py.File(tmp_path / "cells.h5", "w") as file:
+        z = file.create_dataset("z", data.shape, np.float32)
+        elsewhere = rp.surprise(fit, data, out={"z": z})
+        assert elsewhere.take([7, 1]).pixel is None and elsewhere.pixel.z is z
+
+
+def test_the_least_p_and_the_level_say_what_is_flagged(fitted, scores):
+    fit, data = fitted
+    of, lines = scores.object, [line.p_value for line in scores.lines.values()]
+    assert same(scores.least_p, np.fmin.reduce([of.p_value, of.p_run, *lines]))
+    assert scores.flagged.any() and np.isnan(scores.least_p[5])
+    assert ((scores.least_p <= scores.level) == scores.flagged).all()
+    quiet = rp.surprise(fit, data, lines=LINES)
+    assert same(quiet.least_p, np.fmin(quiet.object.p_value, quiet.object.p_run))
+    assert scores.take([1, 2]).level == scores.level  # that among all
+    # where nothing is flagged the level is that at which one alone would be, of 150 with a score
+    part = data.take(slice(100, 250))
+    for tests, settings in ((5, {"lines": LINES, "flag_lines": True}), (2, {"lines": LINES}), (2, {})):
+        none = rp.surprise(fit, part, null=scores.null, **settings)
+        assert not none.flagged.any() and none.level == pytest.approx(0.05 / (tests * 150))
+
+
+def test_an_object_is_taken_once(scores):
+    with pytest.raises(ValueError, match="has an object twice"):
+        scores.take([3, 8, 3])
+
+
+def test_runs_are_judged_as_in_another_call(fitted, scores):
+    """Half of the pixels of the part are missing: its own search would expect fewer windows."""
+    fit, data = fitted
+    plain = rp.surprise(fit, data)
+    part = data.take(slice(100, 250))
+    one = rp.surprise(fit, part, null=plain.null, search=plain.search)
+    np.testing.assert_allclose(one.object.p_run, plain.object.p_run[100:250], rtol=1e-3)
+    assert one.search is plain.search
+    gaps = part.hide(np.broadcast_to(np.arange(80) % 4 == 0, part.shape).copy())
+    own, given = (rp.surprise(fit, gaps, null=plain.null, search=x) for x in (None, plain.search))
+    assert not np.allclose(own.object.p_run, given.object.p_run, rtol=1e-3)
+    assert own.search.null == plain.null and given.search is plain.search
+
+
+def test_a_search_under_another_law_or_for_other_runs_is_refused(fitted, scores):
+    fit, data = fitted
+    null, search = scores.null, scores.search
+    settings = {"null": null, "search": search}
+    for change in (
+        {"null": null._replace(scale=1.1)},
+        {"windows": [2, 3]},
+        {"search": search._replace(widths=search.widths[:-1])},
+    ):
+        with pytest.raises(ValueError, match="calibrated under another null law, or for other windows"):
+            rp.surprise(fit, data, **(settings | change))
+    for wrong in (scores, "search", tuple(search)):
+        with pytest.raises(
+            TypeError, match=r"search must be the \.search of another call of rp\.surprise, got"
+        ):
+            rp.surprise(fit, data, null=null, search=wrong)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ([0, 0, 0, 1, 1], 12.0**0.5),  # between 3 and 4, in the middle of their logarithms
+        ([0, 1, 0, 1, 1], 2.0),  # one on the wrong side wherever it is, from 1 to 4
+        ([1, 1, 1, 1, 0], np.nan_to_num(np.nan, nan=1.0)),  # below all of them, but for one
+        ([1, 1, 1, 1, 1], np.nan),
+        ([0, 0, 0, 0, 0], np.nan),
+    ],
+)
+def test_half_is_found_where_fewest_are_on_the_wrong_side(found, expected):
+    trials = rp.scoring.recovered.Trials(
+        np.arange(5),
+        np.full(5, "line set"),
+        np.ones(5),
+        np.arange(1.0, 6.0),
+        np.ones(5),
+        np.where(np.array(found)[:, None], [1.0, 1.0, 1.0, 1e-9, 1e-9], np.nan),
+        np.full(5, ""),
+    )
+    shuffled = trials._replace(strength=trials.strength[[3, 0, 4, 2, 1]], p=trials.p[[3, 0, 4, 2, 1]])
+    for one in (trials, shuffled):
+        recovery = rp.Recovery(1e-3, one, None, None, None)
+        assert recovery.half("line set") == pytest.approx(expected, nan_ok=True)
+        assert np.isnan(recovery.half("line set", "p_run"))
+        with pytest.raises(ValueError, match=r"there are the kinds \['line set'\] and lists"):
+            recovery.half("line set", "a/b")
 
 
 # Selections -----------------------------------------------------------------------------------------------

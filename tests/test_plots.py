@@ -578,6 +578,39 @@ def test_windows_are_shaded_numbered_and_told(
     assert drawn(figure)
 
 
+# Recoveries -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recovered(fit: rp.Fit, data: rp.Dataset) -> rp.Recovery:
+    scores = rp.surprise(fit, data, lines={"a set": [float(data.grid[40])]}, flag_lines=True)
+    kinds = {"emission line": [0.05, 0.5], "scaled noise": [1.1, 4.0]}
+    return rp.recovery(fit, data, kinds, key=0, per_amplitude=20, scores=scores)
+
+
+@pytest.mark.parametrize("by", ["any", "p_flag", "p_value", "p_run", "p_pixel", "a set"])
+def test_recovery_shows_the_list_that_is_asked_for(recovered: rp.Recovery, by: str) -> None:
+    column = recovered.lists.index(by)
+    left, right = plots.recovery_curves(recovered, by=by).axes
+    for place, container in enumerate(left.containers):
+        shown = np.sort(container.lines[0].get_ydata())
+        np.testing.assert_allclose(shown, np.sort(recovered.by_strength.found.share[2 * place :][:2, column]))
+    title = {
+        "any": "Found: a set, p_value, p_run or p_pixel < 0.001",
+        "p_flag": "Found: a set, p_value or p_run < 0.001",
+    }
+    assert left.get_title() == title.get(by, f"Found: {by} < 0.001")
+    names = [text.get_text() for text in right.get_legend().get_texts()]
+    assert {"p_value", "p_run", "p_pixel", "normal ones alone"} <= set(names)
+
+
+def test_recovery_knows_the_lists_of_its_own(recovered: rp.Recovery) -> None:
+    with pytest.raises(
+        ValueError, match="by must be one of p_value, p_run, p_pixel, a set, p_flag, any; got"
+    ):
+        plots.recovery_curves(recovered, by="another set")
+
+
 def test_header_tells_all_scores_of_the_object(
     fit: rp.Fit, data: rp.Dataset, scores: rp.Surprise, projection: rp.Projection
 ) -> None:

@@ -148,6 +148,40 @@ def test_results_of_other_fluxes_or_of_another_fit_are_refused(gaussian):
     assert rp.surprise(fit, test, by_hand).origin is None  # believed
 
 
+def test_projections_of_parts_are_that_of_the_whole(gaussian):
+    fit, test = gaussian
+    whole = rp.project(fit, test)
+    rows = np.random.default_rng(0).permutation(100)
+    parts = [rp.project(fit, test.take(rows[i : i + 40])) for i in (0, 40, 80)]
+    joined = rp.Projection.joined(parts)
+    assert isinstance(joined, rp.Projection)
+    np.testing.assert_allclose(joined.coefficients, whole.coefficients[rows], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(joined.covariance, whole.covariance[rows], rtol=1e-4)
+    np.testing.assert_array_equal(joined.ids, test.ids[rows])
+    np.testing.assert_array_equal(joined.origin.fingerprints, whole.origin.fingerprints[rows])
+    assert joined.origin._replace(fingerprints=0) == whole.origin._replace(fingerprints=0)
+    rp.surprise(fit, test.take(rows), joined)  # it is one of these data
+    with pytest.raises(ValueError, match="must be of the same objects in the same order"):
+        rp.surprise(fit, test, joined)
+    (one,) = parts[:1]
+    np.testing.assert_array_equal(rp.Projection.joined([one]).coefficients, one.coefficients)
+
+
+def test_projections_that_do_not_belong_together_are_not_joined(gaussian):
+    fit, test = gaussian
+    half = [rp.project(fit, test.take(rows)) for rows in (slice(50), slice(50, 100))]
+    other = rp.project(dataclasses.replace(fit, basis=-fit.basis), test)
+    with pytest.raises(ValueError, match="of different fits: project all objects on one of them"):
+        rp.Projection.joined([half[0], other])
+    for origin in (half[0].origin._replace(unit=64.0), half[0].origin._replace(dtype="float64")):
+        with pytest.raises(ValueError, match="of different fits"):
+            rp.Projection.joined([half[0]._replace(origin=origin), half[1]])
+    with pytest.raises(ValueError, match="there is no projection to join"):
+        rp.Projection.joined([])
+    by_hand = rp.Projection.joined([half[0], half[1]._replace(origin=None)])  # who knows of which fit it is
+    assert by_hand.origin is None and len(by_hand.ids) == 100
+
+
 def test_batches_are_whole_blocks(gaussian):
     fit, test = gaussian
     for rows in (0, 100, 200, -128):

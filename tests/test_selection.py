@@ -278,6 +278,39 @@ def test_the_flux_unit_shifts_the_scores_and_leaves_the_choice(survey, chosen):
             np.testing.assert_allclose(scaled.published(name), of_unit * chosen.published(name), rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("kl", [0.3, 0.1, 0.2], 2),
+        ("rmse", [3.0, 2.0, 1.0], 3),
+        ("std_z", [0.9, 1.2, 0.5], 1),  # nearest to 1, from either side
+        ("chi2", [1.5, 0.2, 0.99], 3),
+        ("median_z", [0.1, 0.7, 1.0], 2),  # 0.6745 for a standard normal z
+        ("kl", [np.nan, 0.2, 0.3], 2),
+    ],
+)
+def test_what_a_published_score_would_choose(chosen, name, values, expected):
+    candidates = tuple(
+        one._replace(rank=rank, published=one.published._replace(**{name: value}))
+        for rank, (one, value) in enumerate(zip(chosen.candidates, values, strict=False), 1)
+    )
+    told = dataclasses.replace(chosen, candidates=candidates)
+    assert told.by_published(name) is candidates[expected - 1]
+    with pytest.raises(ValueError, match="the published scores are kl, std_z"):
+        told.by_published("score")
+
+
+def test_what_a_published_score_would_choose_of_ranks_and_scales(chosen):
+    names = [(rank, scale) for rank in (2, 4) for scale in (0.5, 1.0, 2.0)]
+    candidates = tuple(
+        chosen.candidates[0]._replace(
+            rank=rank, scale=scale, published=chosen.candidates[0].published._replace(kl=abs(place - 4.0))
+        )
+        for place, (rank, scale) in enumerate(names)
+    )
+    assert dataclasses.replace(chosen, candidates=candidates).by_published("kl")[:2] == (4, 1.0)
+
+
 # What is chosen --------------------------------------------------------------------------------------
 
 

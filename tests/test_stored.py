@@ -182,3 +182,89 @@ def test_what_cannot_stay_on_disk_is_refused(survey, tmp_path):
         file["ids"] = [1, 1, 2]
     with pytest.warns(rp.DataWarning, match="cannot serve as ids"):
         assert list(rp.read(tmp_path / "twice.h5", in_memory=False).ids) == [0, 1, 2]
+
+
+# Parts of a file
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Rows of flux and of ivar that h5py was asked for."""
+    rows = {"/flux": [], "/ivar": []}
+    read = h5py.Dataset.__getitem__
+
+    def noted(self, key, *rest):
+        if self.name in rows:
+            (index,) = key if isinstance(key, tuple) else (key,)
+            rows[self.name] += range(self.shape[0])[index]
+        return read(self, key, *rest)
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", noted)
+    return rows
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize(
+    "rows", [slice(120, 200), np.array([390, 7, 9, 201]), np.arange(400) % 100 == 3, [399]]
+)
+def test_other_objects_are_not_read(path, survey, asked, rows, in_memory):
+    part = rp.read(path, rows=rows, pixels=[3, 1, 30], in_memory=in_memory)
+    wanted = np.arange(400)[rows]
+    np.testing.assert_array_equal(part.load().flux, survey.flux[rows][:, [3, 1, 30]])
+    for read in asked.values():
+        far = np.abs(np.subtract.outer(np.unique(read), wanted)).min(1)
+        assert set(wanted) <= set(read) and far.max() < stored.GAP
+        if np.diff(np.sort(wanted)).max(initial=99) > stored.GAP:
+            assert set(read) - set(wanted) <= {8}  # between 7 and 9, which one read brings
+
+
+@pytest.mark.parametrize("pixels", [None, slice(30, 3, -2), np.arange(40) % 3 == 0, [5]])
+@pytest.mark.parametrize("rows", [None, slice(350, None, -3), np.arange(400) % 2 == 1])
+def test_a_part_on_disk_is_that_in_memory(path, survey, rows, pixels):
+    part = rp.read(path, rows=rows, pixels=pixels, in_memory=False)
+    there = rp.read(path, rows=rows, pixels=pixels)
+    i, j = (slice(None) if of is None else of for of in (rows, pixels))
+    np.testing.assert_array_equal(there.flux, survey.flux[i][:, j])
+    np.testing.assert_array_equal(there.ivar, survey.ivar[i][:, j])
+    for one in (part, part.load()):
+        assert same(one, there) and one.census == there.census and one.unit == survey.unit
+        np.testing.assert_array_equal(one.grid, survey.grid[j])
+        np.testing.assert_array_equal(one.ids, survey.ids[i])
+        np.testing.assert_array_equal(one.n_observed, survey.observed[i][:, j].sum(1))
+    few = [5, 0, 17]
+    assert same(part.take(few).load(), there.take(few)) and same(part.take(few).take([2]), there.take([17]))
+    hidden = np.arange(part.shape[1]) % 2 == 0
+    assert same(part.without(hidden), there.without(hidden))
+
+
+def test_a_fit_to_a_part_on_disk_is_that_to_the_part(path, survey):
+    rows, pixels = np.arange(400)[::-2], np.arange(2, 38)
+    part = rp.read(path, rows=rows, pixels=pixels, in_memory=False)
+    flux, ivar = survey.flux[rows][:, pixels] * survey.unit, survey.ivar[rows][:, pixels] / survey.unit**2
+    data = rp.dataset(flux, ivar, grid=survey.grid[pixels], ids=survey.ids[rows], unit=survey.unit)
+    one, other = (rp.fit(x, 2, starts=1) for x in (data, part))
+    np.testing.assert_array_equal(one.basis, other.basis)
+    np.testing.assert_array_equal(
+        rp.surprise(one, data).object.p_value, rp.surprise(other, part).object.p_value
+    )
+
+
+def test_columns_and_grid_are_added_without_reading(on_disk, survey, asked):
+    data = on_disk.with_meta(teff=np.arange(400.0)).with_grid(
+        np.geomspace(400.0, 700.0, 40), "wavelength [nm]"
+    )
+    assert type(data) is type(on_disk) and data.flux is on_disk.flux and not any(asked.values())
+    assert data.take([7, 3]).meta["teff"].tolist() == [7.0, 3.0]
+    loaded = data.load()
+    assert same(loaded, survey) and loaded.labels.grid_name == "wavelength [nm]"
+    assert loaded.grid[-1] == pytest.approx(700.0) and "teff" not in on_disk.meta
+    assert loaded.census == survey.census
+
+
+@pytest.mark.parametrize("rows", [[], np.zeros(400, bool), np.zeros((400, 40), bool)])
+def test_no_part_of_a_file_on_disk_is_refused_and_closes_it(path, rows):
+    with pytest.raises(ValueError, match="rows must be indices, a mask or a slice that selects some of 400"):
+        rp.read(path, rows=rows, in_memory=False)
+    gc.collect()
+    with h5py.File(path, "a"):
+        pass

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import sys
 import time
 import warnings
@@ -21,6 +20,7 @@ from pathlib import Path
 import robusta_prob as rp
 from examples.gaia_rvs import analyse, bins, compare, embed, replot, simulate, summarise, train
 from examples.gaia_rvs.config import PRESETS, Config
+from examples.gaia_rvs.tables import is_made, swept, write_json
 
 PER_BIN = {"train": train, "analyse": analyse, "replot": replot}
 ACROSS = {"bins": bins, "summarise": summarise, "umap": embed, "compare": compare}
@@ -55,9 +55,10 @@ def chosen_bins(text: str | None, number: int) -> list[int]:
     found = []
     for part in text.split(","):
         first, _, last = part.partition("-")
-        if not first.isdigit() or (last and not last.isdigit()) or int(last or first) >= number:
+        numbers = [*map(int, filter(str.isdigit, (first, last or first)))]
+        if len(numbers) < 2 or not numbers[0] <= numbers[1] < number:
             raise ValueError(f"--bins must be numbers from 0 to {number - 1}, as in 0,4,7-9; got {text!r}")
-        found += range(int(first), int(last or first) + 1)
+        found += range(numbers[0], numbers[1] + 1)
     return sorted(set(found))
 
 
@@ -75,16 +76,20 @@ def located(options: argparse.Namespace) -> Config:
 
 
 def write_survey(config: Config) -> None:
-    """The simulated survey, if it is not there."""
-    files, survey = config.files, config.simulation
-    if survey.objects and not all(path.exists() for path in (files.spectra, files.metadata, files.truth)):
-        simulate.simulate(
-            files.output,
-            survey.objects,
-            seed=survey.seed,
-            anomalies=survey.anomalies,
-            flatness=survey.flatness,
-        )
+    """The simulated survey, if it is not there.
+
+    Raises
+    ------
+    ValueError
+        If another one is there.
+    """
+    files, survey, record = config.files, config.simulation, config.files.output / "simulation.json"
+    if not survey.objects or is_made(record, {"simulation": survey}):
+        return
+    simulate.simulate(
+        files.output, survey.objects, seed=survey.seed, anomalies=survey.anomalies, flatness=survey.flatness
+    )
+    write_json({"settings": {"simulation": survey}}, record)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -93,12 +98,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = located(options)
         numbers = chosen_bins(options.bins, config.bins.number)
-        config.files.output.mkdir(parents=True, exist_ok=True)
+        if options.step == "simulate" and not config.simulation.objects:
+            raise ValueError("which survey? Say --simulate small, or how many objects under [simulation]")
+        swept(config.files.output)
         write_survey(config)
         for step in ORDER if options.step == "run" else (options.step,):
             begun = time.perf_counter()
             if step == "replot":  # matplotlib draws in one thread only
-                with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+                with ProcessPoolExecutor(
+                    config.pictures.workers, multiprocessing.get_context("spawn")
+                ) as pool:
                     list(pool.map(partial(replot.run, config), numbers))
             elif step in PER_BIN:
                 for number in numbers:

@@ -8,14 +8,16 @@
 # %%
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 import robusta_prob as rp
 from examples.gaia_rvs import train
+from examples.gaia_rvs.bins import members_of
 from examples.gaia_rvs.config import Config
 from examples.gaia_rvs.survey import spectra_of
 from examples.gaia_rvs.tables import folder_of, is_made, read_record, swept, write_json, write_table
@@ -49,8 +51,12 @@ def inferred(fit: rp.Fit, data: rp.Dataset, folder: Path, chunk: int) -> rp.Proj
 
 
 # %% A part of a bin that later steps work with.
-class Part(tuple[rp.Dataset, rp.Surprise, rp.Projection]):
-    """Spectra of some stars, their scores and their coefficients."""
+class Part(NamedTuple):
+    """Some stars of a bin."""
+
+    data: rp.Dataset
+    scores: rp.Surprise
+    projection: rp.Projection
 
 
 def keep(
@@ -70,7 +76,9 @@ def kept(folder: Path) -> Part | None:
     """What `keep` has kept; None where that is nothing."""
     if not (folder / SCORES).exists():
         return None
-    return Part((rp.read(folder / "spectra.h5"), rp.load(folder / SCORES), rp.load(folder / "projection.h5")))
+    return Part(
+        *(rp.read(folder / "spectra.h5"), rp.load(folder / SCORES), rp.load(folder / "projection.h5"))
+    )
 
 
 # %% The table of all stars of a bin.
@@ -79,13 +87,19 @@ def table_of(config: Config, number: int, name: Name, data: rp.Dataset, scores: 
     columns = {key: column for key, column in rp.score_columns(scores, data).items() if np.ndim(column) == 1}
     own = {
         "least_p": scores.least_p,
-        "flagged": scores.object.q_any < config.search.q,
+        "flagged": scores.flagged,
         "published": scores.object.low_weight < config.search.published,
         "bin": number,
         "K": name[0],
         "Q": np.nan if name[1] is None else name[1],
     }
     return pd.DataFrame(columns | own).rename(columns={"id": "source_id"})
+
+
+def nobody(name: str) -> pd.DataFrame:
+    """One of the tables of a bin that has no model."""
+    kinds = {"bin": np.int64, "metric": str, "source_id": np.int64} if name == METRICS else NOBODY
+    return pd.DataFrame({column: np.empty(0, kind) for column, kind in kinds.items()})
 
 
 def listed(table: pd.DataFrame) -> pd.DataFrame:
@@ -111,7 +125,9 @@ def scored(
 ) -> tuple[rp.Projection, rp.Surprise]:
     """Coefficients and scores of all stars under one model."""
     scale = "" if name[1] is None else f"-{name[1]:g}"
-    projection = inferred(fit, data, folder / f"inferred-{name[0]}{scale}", config.search.chunk)
+    mark = zlib.crc32(np.ascontiguousarray(fit.basis).tobytes())
+    chunks = folder / f"inferred-{name[0]}{scale}-{mark:08x}-{config.search.chunk}"
+    projection = inferred(fit, data, chunks, config.search.chunk)
     lines = config.search.lines or None
     with rp.Progress("score") as bar:
         scores = rp.surprise(
@@ -131,23 +147,21 @@ def scored(
 def run(config: Config, number: int) -> None:
     """Score one bin, if that has not been done."""
     folder = swept(folder_of(config, number))
-    model = read_record(folder / train.RECORD)
-    search, pictures = config.search, config.pictures
+    made_of = train.made_of(config, members_of(config, number)["source_id"])
+    model, search, pictures = read_record(folder / train.RECORD), config.search, config.pictures
+    is_made(folder / train.RECORD, made_of)
     settings: dict[str, Any] = {
-        **model["settings"],
-        "search": [search.lines, search.q, search.published, search.by_error, search.robustness],
+        **made_of,
+        "search": [search.lines, search.published, search.by_error, search.robustness],
         "injection": config.injection,
-        "pictures.sample": pictures.sample,
+        "pictures": [pictures.sample, pictures.seed],
     }
     if is_made(folder / RECORD, settings):
         return
     told: dict[str, Any] = {key: model[key] for key in ("spectra", "rank")}
     if model["rank"] is None:
-        for name in (ALL, OUTLIERS):
-            write_table(
-                pd.DataFrame({name: np.empty(0, kind) for name, kind in NOBODY.items()}), folder / name
-            )
-        write_table(metrics_of(number, {}, {}), folder / METRICS, csv=[])
+        for name in (ALL, OUTLIERS, METRICS):
+            write_table(nobody(name), folder / name)
         write_json({"settings": settings, **told, "flagged": 0, "published": 0}, folder / RECORD)
         return
 
@@ -185,7 +199,7 @@ def run(config: Config, number: int) -> None:
     write_table(metrics_of(number, chosen, lists), folder / METRICS, csv=[])
     strange = listed(table).index.to_numpy()
     normal = table.index[~table["flagged"]].to_numpy()
-    sample = np.random.default_rng(config.injection.seed).permutation(normal)[: pictures.sample]
+    sample = np.random.default_rng(pictures.seed).permutation(normal)[: pictures.sample]
     keep(folder / STRANGE, data, scores, projection, strange)
     keep(folder / SAMPLE, data, scores, projection, sample)
     told |= {

@@ -6,6 +6,8 @@
 # %%
 from __future__ import annotations
 
+import zlib
+
 import h5py
 import numpy as np
 import pandas as pd
@@ -82,7 +84,11 @@ def run(config: Config) -> None:
     """Write `stars` (all that can be placed), `bins` (the ellipses) and `members` (who is where)."""
     output, ellipses = config.files.output, centres(config.bins)
     output.mkdir(parents=True, exist_ok=True)
-    settings = {"bins": config.bins, "spectra": config.files.spectra.stat().st_size}
+    settings = {
+        "bins": config.bins,
+        "spectra": config.files.spectra.stat().st_size,
+        "metadata": zlib.crc32(config.files.metadata.read_bytes()),
+    }
     if is_made(output / "bins.json", settings):
         return
     stars = joined(config)

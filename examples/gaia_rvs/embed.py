@@ -15,7 +15,7 @@ import pandas as pd
 import robusta_prob as rp
 from examples.gaia_rvs import analyse, figures, train
 from examples.gaia_rvs.config import Config, Embedding
-from examples.gaia_rvs.tables import folder_of, is_made, read_table, save_picture, write_json, write_table
+from examples.gaia_rvs.tables import folder_of, is_current, read_table, save_picture, write_json, write_table
 
 RECORD, TABLE = "umap.json", "embedding"
 COLOURS = {
@@ -29,7 +29,7 @@ COLOURS = {
 
 
 def residuals_of(config: Config, wanted: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
-    """Outliers and their residuals [flux], missing ones 0, bin by bin; each residual has length 1."""
+    """Outliers and their residuals [flux], missing ones 0, bin by bin."""
     tables, parts = [wanted.iloc[:0]], []
     for number, here in wanted.groupby("bin"):
         folder = folder_of(config, int(number))
@@ -75,7 +75,7 @@ def run(config: Config) -> None:
     wanted = outliers[outliers["flagged"] & (outliers["in_all_bins"] | (not settings.only_in_all_bins))]
     listed = zlib.crc32(wanted[["bin", "source_id"]].to_numpy(np.int64).tobytes())
     made_of = {"embedding": settings, "outliers": listed}
-    if not is_made(output / RECORD, made_of):
+    if not is_current(output / RECORD, made_of):
         if len(wanted) < settings.least:
             print(f"{len(wanted)} outliers are too few for a map")
             points = wanted.assign(x=np.nan, y=np.nan).iloc[:0]

@@ -46,7 +46,9 @@ def run(config: Config, number: int) -> None:
     for name, figure in pictures.items():
         save_picture(figure, folder / "pictures" / f"{name}.png", drawn.dpi)
 
-    # %% The strangest spectra, each in every variant of the markers.
+    # The strangest spectra, each in every variant of the markers; an older list may have had others.
+    for old in (folder / "outliers").glob("*.png"):
+        old.unlink()
     strange = analyse.kept(folder / analyse.STRANGE)
     if strange is None:
         return

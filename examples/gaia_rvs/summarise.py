@@ -8,26 +8,30 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 import robusta_prob as rp
 from examples.gaia_rvs import analyse, figures, truth
 from examples.gaia_rvs.bins import centres
 from examples.gaia_rvs.config import Config
+from examples.gaia_rvs.drawing import surprise_of
 from examples.gaia_rvs.tables import folder_of, read_record, read_table, save_picture, write_table
 
 SURPRISE = "−log₁₀ of the least p-value"
 
 
 def records(config: Config) -> list[dict[str, Any]]:
-    """What `analyse` said of every bin."""
-    return [read_record(folder_of(config, number) / analyse.RECORD) for number in range(config.bins.number)]
+    """What `analyse` said of every bin; nothing of those that it has not seen."""
+    paths = [folder_of(config, number) / analyse.RECORD for number in range(config.bins.number)]
+    if not any(path.exists() for path in paths):
+        raise FileNotFoundError(f"no bin in {config.files.output} has been analysed: run `analyse` first")
+    return [read_record(path) if path.exists() else {"rank": None} for path in paths]
 
 
 def per_bin(config: Config, name: str) -> list[pd.DataFrame]:
     """A table of every bin; empty ones where there is no model."""
-    return [read_table(folder_of(config, number) / name) for number in range(config.bins.number)]
+    paths = [folder_of(config, number) / name for number in range(config.bins.number)]
+    return [read_table(path) if path.with_suffix(".h5").exists() else analyse.nobody(name) for path in paths]
 
 
 def joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
@@ -49,15 +53,10 @@ def pairs_of(stars: pd.DataFrame) -> pd.DataFrame:
         in_some=("flagged", "any"),
     )
     for which in ("first", "second"):
-        columns[f"score_{which}"] = surprise(columns.pop(f"p_{which}"))
+        columns[f"score_{which}"] = surprise_of(columns.pop(f"p_{which}"))
     columns["difference"] = (columns["score_first"] - columns["score_second"]).abs()
     columns = columns[columns.pop("in_some").astype(bool)]
     return columns.sort_values("difference", ascending=False).reset_index()
-
-
-def surprise(p: pd.Series) -> pd.Series:
-    """-log10 of a p-value, that of the smallest number at most."""
-    return -np.log10(np.maximum(p, np.finfo(float).tiny))
 
 
 def completeness_of(config: Config) -> pd.DataFrame:
@@ -125,7 +124,7 @@ def run(config: Config) -> None:
         write_table(false, output / "false-discoveries")
         pictures |= {
             "recovered": figures.recovered(found),
-            "false-discoveries": figures.false_discoveries(false, search.q),
+            "false-discoveries": figures.false_discoveries(false),
         }
     pictures["side-by-side"] = figures.side_by_side(stars, search.published)
     for name, figure in pictures.items():

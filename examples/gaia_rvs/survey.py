@@ -55,7 +55,7 @@ def spectra_of(config: Config, number: int) -> rp.Dataset | None:
         rows=members["row"].to_numpy(),
         pixels=kept(config.pixels),
         ids="source_id",
-        in_memory=size + FIXED < config.search.memory,
+        in_memory=2 * size + FIXED < config.search.memory,  # `rp.select` copies both halves
     )
     columns: dict[str, Any] = {
         str(name): column.to_numpy() for name, column in members.items() if name != "source_id"

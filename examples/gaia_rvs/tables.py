@@ -79,16 +79,23 @@ def is_made(record: Path, settings: Mapping[str, Any]) -> bool:
     ValueError
         If it was done with others: what is there is neither mixed with new results nor thrown away.
     """
-    if not record.exists():
-        return False
-    known = json.loads(record.read_text())["settings"]
-    now = json.loads(json.dumps(settings, default=_plain))
-    if other := [name for name in now if known.get(name) != now[name]]:
+    if record.exists() and (other := _differing(record, settings)):
         raise ValueError(
             f"{record.parent} was made with other settings of {', '.join(other)}: take another output "
             f"folder, or remove {record} to make it again"
         )
-    return True
+    return record.exists()
+
+
+def is_current(record: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a step whose results may be made anew has been done with these settings."""
+    return record.exists() and not _differing(record, settings)
+
+
+def _differing(record: Path, settings: Mapping[str, Any]) -> list[str]:
+    known = json.loads(record.read_text())["settings"]
+    now = json.loads(json.dumps(settings, default=_plain))
+    return [name for name in now if known.get(name) != now[name]]
 
 
 def read_record(record: Path) -> dict[str, Any]:

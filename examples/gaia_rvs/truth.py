@@ -27,7 +27,7 @@ NAMES = {
 
 def labels(config: Config) -> pd.DataFrame | None:
     """Labelled stars with kind, amplitude and strength [sigma]; None where nothing is known."""
-    if not config.files.truth.exists():
+    if config.files.truth is None:
         return None
     table = pd.read_csv(config.files.truth, dtype={"source_id": np.int64})
     return table.rename(columns={"kind": "true"})[["source_id", "true", "amplitude", "strength"]]

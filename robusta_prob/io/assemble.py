@@ -218,13 +218,12 @@ def _assemble(
         ivar_key.rpartition("/")[2].lower() in _ERROR,
         None if names["mask"] is None else arrays[_find(contents, "mask", names["mask"])],
         bits,
-        slice(None) if pixels is None else pixels,
+        part[1] if isinstance(part[1], slice) else slice(None) if pixels is None else pixels,  # no copies
     ).validated(names["mask"])
     meta = _metadata(contents, {flux_key, ivar_key, grid_key, ids_key}, shape)
-    grid = None if grid_key is None else np.asarray(arrays[grid_key])
+    grid = np.arange(m) if grid_key is None else np.asarray(arrays[grid_key])
     ids = None if ids_key is None else as_column(arrays[ids_key])
-    if pixels is not None:
-        grid, m = (np.arange(m) if grid is None else grid)[pixels], len(pixels)
+    grid, m = (grid, m) if pixels is None else (grid[pixels], len(pixels))
     if rows is not None:
         ids, n = (np.arange(n) if ids is None else ids)[rows], len(rows)
         meta = {name: column[rows] for name, column in meta.items()}
@@ -251,9 +250,7 @@ def _chosen(what: str, of: Any, number: int) -> Int[np.ndarray, " some"] | None:
     right = isinstance(wanted, slice) or (wanted.ndim == 1 and wanted.size and wanted.dtype.kind in "iub")
     index = np.arange(number)[wanted] if right else np.zeros(0, int)
     if not index.size:
-        raise ValueError(
-            f"{what} must be indices, a mask or a slice that selects some of {number}, got {of!r}"
-        )
+        raise ValueError(f"{what} must be indices, a mask or a slice that selects some of {number}: {of!r}")
     return index
 
 

@@ -14,8 +14,11 @@ NORMAL_QUARTILE = 0.67449
 NARROWEST = 1e-3  # bulk of the objects [z]
 OBJECT, RUN = "object", "run"  # tests, beside those of sets of lines
 GROUP, MOST_GROUPS = 100, 64  # objects of similar errors at least, and groups of them at most
-TAIL = 0.95  # quantile that tells how wide a group's bulk is towards its tail
-ENDS = 3  # groups of the smallest errors, by which widths are carried on to still smaller ones
+STRANGE = 3.5  # deviations, by the quartiles of its group, beyond which an object says nothing of its width
+TAIL = 0.95  # quantile of the others that tells how wide a group's bulk is towards its tail
+CARRIED = (
+    1.0  # e-folds of the error, over which a width is carried on beyond the group of the smallest errors
+)
 LEAST_BEYOND = 20  # objects beyond a quantile that is trusted
 
 
@@ -98,15 +101,14 @@ class EmpiricalNull(NamedTuple):
             centre, width = known.get(test, (0.0, 1.0))
             return (z - centre) / width
         if test not in self.by_error:
-            return z
+            tests = ", ".join(map(repr, self.by_error))
+            raise ValueError(f"the empirical null knows the tests {tests}, not {test!r}: give the same lines")
         centres, widths = np.array(self.by_error[test]).T
-        log_width = np.interp(level, self.levels, np.log(widths))
-        if (
-            len(self.levels) > ENDS
-        ):  # what the model does not describe counts the more, the smaller the errors
-            slope = np.polyfit(self.levels[:ENDS], np.log(widths[:ENDS]), 1)[0]
-            log_width += np.minimum(slope, 0.0) * np.minimum(level - self.levels[0], 0.0)
-        z = (z - np.interp(level, self.levels, centres)) / np.exp(log_width)
+        variance = np.interp(level, self.levels, widths**2)
+        # what the model does not describe is a flux: its variance over that of the errors goes like error^-2
+        beyond = np.clip(self.levels[0] - level, 0.0, CARRIED)
+        variance += (widths[0] ** 2 - 1.0) * np.expm1(2.0 * beyond)
+        z = (z - np.interp(level, self.levels, centres)) / np.sqrt(variance)
         return self.tails[test].deviates(z) if test in self.tails else z
 
 
@@ -128,8 +130,9 @@ def by_error(
 ) -> EmpiricalNull:
     """The same with the bulks of groups of similar errors.
 
-    A width is told by the tail, where the flagged ones will be, and is at least 1: no object becomes more
-    surprising than the null law has it. `two_sided` are tests whose deviates have a sign.
+    Beyond its bulk a test without a sign is taken as normal. The width of a bulk is told by its upper tail,
+    of objects that are not strange by its quartiles, and is at least 1, and no centre is below 0: no object
+    becomes more surprising than the null law has it. `two_sided` are tests whose deviates have a sign.
     """
     known = np.flatnonzero(np.isfinite(tests[OBJECT]))
     groups = np.clip(len(known) // GROUP, 1, MOST_GROUPS)
@@ -153,5 +156,8 @@ def _towards_tail(z: Float[np.ndarray, " group"], two_sided: bool) -> tuple[floa
         return 0.0, 1.0
     centre = float(np.median(known))
     beyond = np.abs(known - centre) if two_sided else known - centre
-    normal = special.ndtri(0.5 * (1.0 + TAIL) if two_sided else TAIL)
-    return centre, max(float(np.quantile(beyond, TAIL) / normal), 1.0)
+    quarter, tail = (special.ndtri(0.5 * (1.0 + q) if two_sided else q) for q in (0.75, TAIL))
+    width = max(float(np.quantile(beyond, 0.75)) / quarter, 1.0)
+    usual = beyond[beyond < STRANGE * width]
+    width = max(float(np.quantile(usual, TAIL)) / tail, 1.0)
+    return (centre if two_sided else max(centre, 0.0)), width

@@ -33,6 +33,7 @@ from robusta_prob.scoring.search import SIMULATED, null_scores
 SIGMAS = (0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # widths that are tried, in pixels at the line
 REACHED = 0.5  # share of a template's squared height that must be observed, however precise the pixels are
 WITH_WIDTH = math.sqrt(1.5)  # sd of a Gaussian's fitted height, over that at a known width
+RESERVED = {"object", "run", "p_value", "p_run", "p_pixel", "p_flag", "any"}  # names of other tests
 SUPPORT = 0.05  # of a template's height, down to which its pixels count as the line's
 
 
@@ -86,6 +87,10 @@ def checked_lines(lines: object, grid: Float[np.ndarray, " pixels"]) -> dict[str
         raise TypeError(f"lines must be positions, or positions by name, in units of the grid; got {lines!r}")
     low, high = grid.min(), grid.max()
     out = {}
+    if taken := sorted(set(map(str, named)) & RESERVED):
+        raise ValueError(
+            f"a set of lines may not be called {', '.join(map(repr, taken))}: these are other tests"
+        )
     for name, positions in named.items():
         try:
             x = np.atleast_1d(np.asarray(positions, float))

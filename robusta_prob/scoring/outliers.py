@@ -104,8 +104,8 @@ def surprise(
         where less than half of what the lines would show is observed.
     flag_lines : bool
         Whether these sets are part of the question: `q_any` is then by (2 + sets) times the least of
-        p_value, p_run and their p-values, and an object without structure in which they are the strangest is
-        "lines". Else they neither flag nor name an object.
+        p_value, p_run and their p-values, and what is listed by them, without structure and with the right
+        errors, is "lines". Else they neither flag nor name an object.
     replicates : int, optional
         Of every object, at least 50; 0 for none. Default: 20,000 in all, of objects with fewer than ten
         observed pixels per component.
@@ -215,7 +215,7 @@ def surprise(
         told |= {name: told[name].with_deviates(z) for name, z in verdict.z_lines.items()}
     kind[listed], found = _look(fit, judged, listed, evidence, null, search, taken)
     if flag_lines:
-        kind[verdict.told_by_lines & np.isin(kind, (UNCLEAR, PIXELS))] = LINES
+        kind[verdict.listed & verdict.told_by_lines & np.isin(kind, (UNCLEAR, PIXELS))] = LINES
     return Surprise(
         _table(fit, judged, evidence, verdict, null, taken, kind),
         data.ids,
@@ -224,9 +224,12 @@ def surprise(
         found,
         MappingProxyType(told),
         None if all(x is None for x in target) else target,
-        Settings(None if windows is None else widths, replicates, MappingProxyType(sets), flag_lines),
+        Settings(
+            None if windows is None else widths, replicates, MappingProxyType(sets), flag_lines, robustness
+        ),
         judged.projection.origin if held_out is None else None,
         search,
+        verdict.level,
     )
 
 

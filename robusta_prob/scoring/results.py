@@ -68,6 +68,7 @@ class Settings(NamedTuple):
         {}
     )  # sets of positions by name [grid]
     flag_lines: bool = False  # whether these flag objects, too
+    robustness: float | None = None  # scale of the published scores; None: the loss that was fitted
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -86,6 +87,7 @@ class Surprise:
     settings: Settings = field(default_factory=Settings)
     origin: Origin | None = None  # of the projection; None where cells were held out, or it was made by hand
     search: Search | None = None  # how runs were calibrated
+    level: float = float("nan")  # `least_p` up to which objects are flagged, or one alone would be
 
     def __repr__(self) -> str:
         kinds, counts = np.unique(self.object.kind[self.flagged], return_counts=True)
@@ -99,29 +101,28 @@ class Surprise:
 
     @property
     def least_p(self) -> Float[np.ndarray, " objects"]:
-        """The least of the p-values by which objects are flagged: p_value, p_run, and lines that flag."""
+        """The least of the p-values that flag (p_value, p_run, lines that do), as if it were the only one."""
         lines = (one.p_value for one in self.lines.values()) if self.settings.flag_lines else ()
         return np.fmin.reduce([self.object.p_value, self.object.p_run, *lines])
 
     @property
-    def level(self) -> float:
-        """`least_p` up to which objects are flagged, or one alone would be, where none is."""
-        if self.flagged.any():
-            return float(self.least_p[self.flagged].max())
-        tests = 2 + len(self.lines) * self.settings.flag_lines
-        return FLAG / (tests * max(int(np.isfinite(self.least_p).sum()), 1))
-
-    @property
     def cells_in_memory(self) -> bool:
-        """Whether `pixel` holds arrays of its own, and nothing that was given as `out=`, as a file's."""
-        return self.pixel is not None and all(x is None or isinstance(x, np.ndarray) for x in self.pixel)
+        """Whether `pixel` holds arrays, and not datasets of a file that they were written to."""
+        return self.pixel is None or all(x is None or isinstance(x, np.ndarray) for x in self.pixel)
 
     def take(self, rows: Shaped[np.ndarray, " some"]) -> Surprise:
         """The scores of some objects, as they were among all: null law and false-discovery rates stay.
 
         Scores of cells that were written elsewhere (`out=`) are left out.
+
+        Raises
+        ------
+        ValueError
+            If an object is taken twice.
         """
         index = np.arange(len(self.ids))[rows]
+        if len(np.unique(index)) < len(index):
+            raise ValueError("rows has an object twice: its windows can belong to one of them only")
         place = np.full(len(self.ids), -1)
         place[index] = np.arange(len(index))
         kept = place[self.windows.row] >= 0

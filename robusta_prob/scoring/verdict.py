@@ -36,6 +36,7 @@ class Verdict(NamedTuple):
     p_mahalanobis: Float[np.ndarray, " objects"]
     bulk: EmpiricalNull  # of all z
     z_lines: Mapping[str, Float[np.ndarray, " objects"]]  # signed deviates of the sets of lines that flag
+    level: float  # least p-value up to which objects are flagged, or one alone would be
     told_by_lines: Bool[np.ndarray, " objects"]  # by them more than by anything else, where they flag
 
     @property
@@ -95,6 +96,8 @@ def verdict_on(
     log_p = special.log_ndtr(-z)
     p, p_run = np.exp(log_p), np.exp(special.log_ndtr(-z_run))
     tests = np.stack([p, p_run, *(2.0 * special.ndtr(-np.abs(x)) for x in signed.values())])
+    least = np.fmin.reduce(tests)
+    q_any = q_values(np.minimum((~np.isnan(tests)).sum(0) * least, 1.0))
     of_largest = np.minimum(null.core.two_sided(evidence.largest), 1.0 - 1e-16)
     distance, directions = mahalanobis(fit, judged.projection)
     return Verdict(
@@ -104,11 +107,19 @@ def verdict_on(
         q=q_values(p),
         p_run=p_run,
         q_run=q_values(p_run),
-        q_any=q_values(np.minimum((~np.isnan(tests)).sum(0) * np.fmin.reduce(tests), 1.0)),
+        q_any=q_any,
         p_pixel=np.where(scored, -np.expm1(evidence.observed * np.log1p(-of_largest)), np.nan),
         mahalanobis=distance,
         p_mahalanobis=np.where(directions > 0, special.chdtrc(np.maximum(directions, 1), distance), np.nan),
         bulk=bulk,
         z_lines=signed,
+        level=_level(tests, q_any),
         told_by_lines=np.nan_to_num(tests[2:], nan=1.0).min(0, initial=1.0) < np.fmin(p, p_run),
     )
+
+
+def _level(tests: Float[np.ndarray, "tests objects"], q_any: Float[np.ndarray, " objects"]) -> float:
+    least = np.fmin.reduce(tests)
+    if (q_any < FLAG).any():
+        return float(least[q_any < FLAG].max())
+    return FLAG / (len(tests) * max(int(np.isfinite(least).sum()), 1))

@@ -125,7 +125,7 @@ class Selection:
             If it is none of these.
         """
         away = np.abs(self.published(name) - IDEAL.get(name, 0.0))
-        return self.candidates[int(np.nanargmin(away))]
+        return self.candidates[int(np.nan_to_num(away, nan=np.inf).argmin())]
 
     def difference(
         self, first: tuple[int, float | None] | int, second: tuple[int, float | None] | int
