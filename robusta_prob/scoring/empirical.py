@@ -20,6 +20,7 @@ CARRIED = (
     1.0  # e-folds of the error, over which a width is carried on beyond the group of the smallest errors
 )
 LEAST_BEYOND = 20  # objects beyond a quantile that is trusted
+LEAST_QUANTILES = 3  # of a tail that is carried on as an exponential one; a shorter one as a normal one
 
 
 class Tail(NamedTuple):
@@ -28,15 +29,15 @@ class Tail(NamedTuple):
     Attributes
     ----------
     z : tuple of float
-        Deviates, rising, and
-    log_p : tuple of float
-        the logarithm of the share of objects beyond, on the side that has fewer of them.
+        Deviates, rising from 0, and
+    normal : tuple of float
+        the normal deviates beyond which is the same share of objects, on the side that has fewer of them.
     decay : float
-        In which the share falls by a factor of e beyond the last of them.
+        In which the share falls by a factor of e beyond the last of them; 0 where it falls as a normal one.
     """
 
     z: tuple[float, ...]
-    log_p: tuple[float, ...]
+    normal: tuple[float, ...]
     decay: float
 
     @classmethod
@@ -44,24 +45,29 @@ class Tail(NamedTuple):
         """That of the side with fewer objects far out: an emission line is no absorption line."""
         known = z[np.isfinite(z)]
         if not len(known):
-            return cls((np.inf,), (-np.inf,), 0.0)
-        beyond = 1.0 - TAIL
-        shares = beyond / 2.0 ** np.arange(max(np.log2(beyond * len(known) / LEAST_BEYOND) + 1.0, 1.0) // 1)
+            return cls((0.0,), (0.0,), 0.0)
+        steps = max(int(np.log2((1.0 - TAIL) * len(known) / LEAST_BEYOND)), 0)
+        shares = (1.0 - TAIL) * 0.5 ** np.arange(steps + 1)  # 5, 2.5, 1.25 % ... while enough are beyond
         sides = np.array([np.quantile(side, 1.0 - shares) for side in (known, -known)])
-        last = sides[:, -1].argmin()
-        side = known if last == 0 else -known
-        far = side[side > sides[last, -1]] - sides[last, -1]
-        knots = np.maximum.accumulate(sides.min(0))
-        decay = float(np.median(far) / np.log(2.0)) if len(far) else 0.0
-        return cls(tuple(knots.tolist()), tuple(np.log(shares).tolist()), decay)
+        last = int(sides[:, -1].argmin())
+        side, end = (known, -known)[last], sides[last, -1]
+        normal = -special.ndtri(shares)
+        decay = 0.0
+        if len(shares) >= LEAST_QUANTILES and (side > end).any():
+            decay = float(np.median(side[side > end]) - end) / np.log(2.0)
+        knots = np.maximum.accumulate(np.maximum(sides.min(0), normal))
+        return cls((0.0, *knots.tolist()), (0.0, *normal.tolist()), decay)
 
     def deviates(self, z: Float[np.ndarray, " objects"]) -> Float[np.ndarray, " objects"]:
         """Normal deviates of the same probability; none is larger than it was."""
-        size = np.abs(z)
-        log_p = np.interp(size, self.z, self.log_p) - np.maximum(size - self.z[-1], 0.0) / max(
-            self.decay, 1e-3
-        )
-        return np.sign(z) * np.where(size > self.z[0], np.minimum(size, -special.ndtri_exp(log_p)), size)
+        size, end, last = np.abs(z), self.z[-1], self.normal[-1]
+        inside = np.interp(size, self.z, self.normal)
+        if self.decay > 0.0:
+            log_p = special.log_ndtr(-last) - np.maximum(size - end, 0.0) / self.decay
+            beyond = -special.ndtri_exp(log_p)
+        else:
+            beyond = size * (last / end if end > 0.0 else 1.0)
+        return np.sign(z) * np.minimum(size, np.where(size > end, beyond, inside))
 
 
 class EmpiricalNull(NamedTuple):
@@ -138,16 +144,24 @@ def by_error(
     groups = np.clip(len(known) // GROUP, 1, MOST_GROUPS)
     rising = known[np.argsort(level[known], kind="stable")]
     members = np.array_split(rising, groups)
-    middles = np.array([np.median(level[rows]) for rows in members])
+    middles = np.array([np.quantile(level[rows], 0.5, method="lower") for rows in members])
     distinct, first = np.unique(middles, return_index=True)
     starts = np.cumsum([0, *map(len, members)])[first]
     alike = np.split(rising, starts[1:])  # groups with the same errors are one
-    found = {
-        name: tuple(_towards_tail(z[rows], name in two_sided) for rows in alike) for name, z in tests.items()
-    }
+    found = {}
+    for name, z in tests.items():
+        centre, width = np.array([_towards_tail(z[rows], name in two_sided) for rows in alike]).T
+        width = np.exp(_smoothed(np.log(width)))
+        found[name] = tuple(zip(_smoothed(centre).tolist(), width.tolist(), strict=True))
     out = plain._replace(levels=tuple(distinct.tolist()), by_error=MappingProxyType(found))
     tails = {name: Tail.of(out.standardised(name, tests[name], level)) for name in two_sided}
     return out._replace(tails=MappingProxyType(tails))
+
+
+def _smoothed(x: Float[np.ndarray, " groups"]) -> Float[np.ndarray, " groups"]:
+    """Each with its neighbours, which count half; the ends are left, where the widths are steepest."""
+    inner = 0.25 * (x[:-2] + 2.0 * x[1:-1] + x[2:])
+    return np.concatenate([x[:1], inner, x[1:][-1:]])
 
 
 def _towards_tail(z: Float[np.ndarray, " group"], two_sided: bool) -> tuple[float, float]:
