@@ -91,6 +91,7 @@ def test_a_numpyro_script_runs(script, sizes, bounds):
         ("memory", [], "times the data"),
         ("selection", [], "| 3 | 3 | 1 of 1 |"),
         ("resume", [], "1 of 1 ended with the same bits"),
+        ("gaia_rvs", ["--only", "one"], "just read the file once"),
         ("processes", [], "an epoch in"),
     ],
 )
