@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -67,9 +68,11 @@ def made_once(tmp_path_factory, name, make):
             assert not (folder / "failed").exists(), "it could not be made, see the other process"
             time.sleep(0.2)
         return folder
-    (folder / "failed").touch()
-    make(folder)
-    (folder / "failed").unlink()
+    try:
+        make(folder)
+    except BaseException:
+        (folder / "failed").touch()
+        raise
     (folder / "ready").touch()
     return folder
 
@@ -176,6 +179,24 @@ def test_a_second_run_does_nothing_and_other_settings_are_refused(done, inputs, 
     assert "was made with other settings of model" in capsys.readouterr().err
 
 
+def test_what_was_lost_or_damaged_is_made_again(done, inputs, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(done, copy)
+    folder = copy / "bin-04"
+    (folder / analyse.RECOVERY).unlink()
+    chunk = next(folder.glob("inferred-*/from-*.h5"))
+    chunk.write_bytes(chunk.read_bytes()[:3000])
+    before = contents(done)
+    assert main([*arguments(inputs, copy, "analyse"), "--bins", "4"]) == 0
+    after = contents(copy)
+    for name in (n for n in before if n[0].parts[0] == "bin-04"):
+        assert np.array_equal(
+            before[name], after[name], equal_nan=np.asarray(before[name]).dtype.kind == "f"
+        ), name
+    (copy / "bin-04" / train.RECORD).write_text("{")
+    assert main(arguments(inputs, copy, "train")) == 2
+
+
 def test_later_steps_never_open_the_file_of_spectra(done, inputs, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(done, copy)
@@ -270,7 +291,8 @@ def test_the_join_keeps_whom_it_can_place_and_says_what_is_wrong(tmp_path):
     )
     path = tmp_path / "meta.csv"
     meta.to_csv(path, index=False)
-    config = Config().located(spectra=tmp_path / "spectra.hdf5", metadata=path, output=tmp_path)
+    config = replace(Config(), pixels=Pixels(number=7, clip=1))
+    config = config.located(spectra=tmp_path / "spectra.hdf5", metadata=path, output=tmp_path)
     stars = bins.joined(config)
     assert stars["source_id"].tolist() == [ids[0], ids[2]] and stars["row"].tolist() == [0, 2]
     pd.concat([meta, meta.iloc[:1]]).to_csv(path, index=False)
@@ -279,6 +301,11 @@ def test_the_join_keeps_whom_it_can_place_and_says_what_is_wrong(tmp_path):
     meta.drop(columns="bp_rp").to_csv(path, index=False)
     with pytest.raises(ValueError, match=r"lacks the columns \['bp_rp'\]"):
         bins.joined(config)
+    meta.assign(source_id=meta["source_id"] + 7).to_csv(path, index=False)
+    with pytest.raises(ValueError, match="no star of .* are the source_id the same numbers"):
+        bins.joined(config)
+    with pytest.raises(ValueError, match="flux must hold 2401 numbers per star"):
+        bins.joined(replace(config, pixels=Pixels()))
     with h5py.File(tmp_path / "spectra.hdf5", "a") as file:
         del file["flux_error"]
     with pytest.raises(ValueError, match="has no dataset 'flux_error'"):
@@ -297,15 +324,18 @@ def test_a_file_that_was_exchanged_is_noticed(done, inputs, tmp_path):
     with h5py.File(other, "a") as file:
         file["source_id"][...] = file["source_id"][()][::-1]
     config = Config.read(inputs / "config.toml").located(output=done, spectra=other)
-    with pytest.raises(ValueError, match="other stars are in the same rows"):
+    with pytest.raises(ValueError, match="is not the file that `bins` has read"):
+        survey.spectra_of(config, 4)
+    shutil.copy(inputs / simulate.SPECTRA, other)
+    with h5py.File(other, "a") as file:  # the same stars, reduced anew
+        file["flux"][...] = 1.01 * file["flux"][()]
+    with pytest.raises(ValueError, match="its stars or spectra are others"):
         survey.spectra_of(config, 4)
 
 
 def test_a_bin_that_fits_into_memory_and_one_that_does_not_have_the_same_numbers(done, inputs):
     config = Config.read(inputs / "config.toml").located(output=done, spectra=inputs / simulate.SPECTRA)
     whole = survey.spectra_of(config, 4)
-    from dataclasses import replace
-
     small = replace(config, search=replace(config.search, memory=0.0))
     stored = survey.spectra_of(small, 4)
     assert type(stored).__name__ == "StoredDataset" and type(whole).__name__ == "Dataset"
@@ -371,7 +401,9 @@ def test_what_was_put_in_is_counted_by_kind_and_strength():
     [
         ("[model]\nrank = [3]", "there is no model.rank; did you mean model.ranks"),
         ("[models]\nranks = [3]", "there is no models; did you mean model"),
-        ("[model]\nranks = 3", "model.ranks must be"),
+        ("[model]\nranks = 3", "model.ranks must be a list"),
+        ("[model]\ntrain = 1.5", "model.train must be between 0 and 1"),
+        ("[pixels]\nclip = 2000", "pixels.clip must be 0 or more, and leave some"),
         ("[model]\nranks = [2.5]", "model.ranks must be"),
         ("[model]\nranks = []", "model.ranks must be positive integers"),
         ("model = 3", "model must be a section"),

@@ -115,6 +115,9 @@ def main(arguments: list[str] | None = None) -> int:
             elif step in ACROSS:
                 ACROSS[step].run(config)
             print(f"{step}: {time.perf_counter() - begun:.1f} s", flush=True)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

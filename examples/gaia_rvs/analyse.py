@@ -25,7 +25,17 @@ from examples.gaia_rvs.tables import folder_of, is_made, read_record, swept, wri
 RECORD, SCORES, RECOVERY = "analyse.json", "scores.h5", "recovery.h5"
 ALL, OUTLIERS, METRICS = "stars", "outliers", "metrics"  # tables of a bin
 STRANGE, SAMPLE = "strange", "sample"  # folders of spectra, scores and coefficients
-BRIEF = ["source_id", "least_p", "q_any", "kind", "low_weight", "flagged", "published", "in_training"]
+BRIEF = [
+    "source_id",
+    "least_p",
+    "q_any",
+    "kind",
+    "low_weight",
+    "flagged",
+    "published",
+    "in_training",
+    "reason",
+]
 Name = tuple[int, float | None]  # of a model: rank and scale
 NOBODY = {
     **dict.fromkeys(("source_id", "bin", "K"), np.int64),
@@ -44,9 +54,11 @@ def inferred(fit: rp.Fit, data: rp.Dataset, folder: Path, chunk: int) -> rp.Proj
     with rp.Progress("infer") as bar:
         for start in range(0, data.shape[0], chunk):
             path = folder / f"from-{start:07d}.h5"
-            if not path.exists():
-                rp.save(rp.project(fit, data.take(slice(start, start + chunk)), callback=bar), path)
-            parts.append(rp.load(path))
+            try:
+                parts.append(rp.load(path))
+            except (FileNotFoundError, ValueError):  # not there, or damaged
+                parts.append(rp.project(fit, data.take(slice(start, start + chunk)), callback=bar))
+                rp.save(parts[-1], path)
     return rp.Projection.joined(parts)
 
 
@@ -93,6 +105,7 @@ def table_of(config: Config, number: int, name: Name, data: rp.Dataset, scores: 
         "K": name[0],
         "Q": np.nan if name[1] is None else name[1],
     }
+    del columns["rank"]  # in the bin; in the list of all bins it would mislead
     return pd.DataFrame(columns | own).rename(columns={"id": "source_id"})
 
 
@@ -156,7 +169,10 @@ def run(config: Config, number: int) -> None:
         "injection": config.injection,
         "pictures": [pictures.sample, pictures.seed],
     }
-    if is_made(folder / RECORD, settings):
+    products = [folder / f"{name}.h5" for name in (ALL, OUTLIERS, METRICS)]
+    if model["rank"] is not None:
+        products += [folder / SCORES, folder / RECOVERY]
+    if is_made(folder / RECORD, settings, *products):
         return
     told: dict[str, Any] = {key: model[key] for key in ("spectra", "rank")}
     if model["rank"] is None:

@@ -50,6 +50,7 @@ class Pixels:
 
     first: float = 846.0
     step: float = 0.01
+    number: int = 2401
     clip: int = 40  # pixels left out at either end
 
 
@@ -188,7 +189,14 @@ class Config:
         for what, good, want in (
             ("bins.number", self.bins.number >= 2, "at least 2"),
             ("pixels.step", self.pixels.step > 0, "above 0 [nm]"),
-            ("pixels.clip", self.pixels.clip >= 0, "0 or more"),
+            (
+                "pixels.clip",
+                0 <= 2 * self.pixels.clip < self.pixels.number,
+                "0 or more, and leave some pixels",
+            ),
+            ("model.train", 0 < self.model.train < 1, "between 0 and 1"),
+            ("bins.width_bp_rp", self.bins.width_bp_rp > 0, "above 0"),
+            ("bins.width_abs_mag", self.bins.width_abs_mag > 0, "above 0"),
             ("model.ranks", len(self.model.ranks) and min(self.model.ranks) > 0, "positive integers"),
             ("model.scales", all(q > 0 for q in self.model.scales), "positive"),
             ("search.published", 0 < self.search.published < 1, "between 0 and 1"),
@@ -263,4 +271,5 @@ def _as(kind: Any, value: Any, what: str) -> Any:
         return float(value)
     if origin is None and type(value) is kind:
         return value
-    raise ValueError(f"{what} must be {getattr(kind, '__name__', kind)}, got {value!r}")
+    word = {tuple: "a list", dict: "a table"}.get(origin, getattr(kind, "__name__", kind))
+    raise ValueError(f"{what} must be {word}, got {value!r}")

@@ -25,7 +25,8 @@ def records(config: Config) -> list[dict[str, Any]]:
     paths = [folder_of(config, number) / analyse.RECORD for number in range(config.bins.number)]
     if not any(path.exists() for path in paths):
         raise FileNotFoundError(f"no bin in {config.files.output} has been analysed: run `analyse` first")
-    return [read_record(path) if path.exists() else {"rank": None} for path in paths]
+    unseen = {"rank": None, "spectra": 0, "flagged": 0, "published": 0}
+    return [read_record(path) if path.exists() else unseen for path in paths]
 
 
 def per_bin(config: Config, name: str) -> list[pd.DataFrame]:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 import robusta_prob as rp
-from examples.gaia_rvs.bins import members_of
+from examples.gaia_rvs.bins import RECORD, members_of, signature
 from examples.gaia_rvs.config import Config, Pixels
-from robusta_prob.io import open_hdf5
+from examples.gaia_rvs.tables import read_record
 
 FIXED = 1.0  # GiB that a fit takes whatever it fits, beside which the data have to find room
 CELL = 8  # bytes of flux and inverse variance
@@ -41,14 +41,13 @@ def spectra_of(config: Config, number: int) -> rp.Dataset | None:
     members = members_of(config, number)
     if not len(members):
         return None
-    with open_hdf5(config.files.spectra) as file:
-        pixels = file["flux"].shape[1]
-        ids = file["source_id"][()][members["row"]]
-    if not np.array_equal(ids, members["source_id"]):
+    known = read_record(config.files.output / RECORD)["settings"]["spectra"]
+    if signature(config.files.spectra) != known:
         raise ValueError(
-            f"{config.files.spectra} is not the file that `bins` has read: other stars are in the same rows; "
+            f"{config.files.spectra} is not the file that `bins` has read: its stars or spectra are others; "
             "run `bins` into another output folder"
         )
+    pixels = config.pixels.number
     size = len(members) * pixels * CELL / 2**30
     data = rp.read(
         config.files.spectra,

@@ -52,6 +52,8 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def swept(folder: Path) -> Path:
     """The folder, made where it is not there, without what a process left that was killed while it wrote."""
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file; give the name of a folder for the results")
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.rglob(f".{'[0-9a-f]' * 12}.*"):
         left.unlink(missing_ok=True)
@@ -71,8 +73,8 @@ def save_picture(figure: Figure, path: Path, dpi: int) -> None:
         figure.savefig(temporary, dpi=dpi, format="png")
 
 
-def is_made(record: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether a step has been done with these settings, by its record.
+def is_made(record: Path, settings: Mapping[str, Any], *products: Path) -> bool:
+    """Whether a step has been done with these settings, by its record, and its products are still there.
 
     Raises
     ------
@@ -84,7 +86,7 @@ def is_made(record: Path, settings: Mapping[str, Any]) -> bool:
             f"{record.parent} was made with other settings of {', '.join(other)}: take another output "
             f"folder, or remove {record} to make it again"
         )
-    return record.exists()
+    return record.exists() and all(path.exists() for path in products)
 
 
 def is_current(record: Path, settings: Mapping[str, Any]) -> bool:
@@ -93,7 +95,7 @@ def is_current(record: Path, settings: Mapping[str, Any]) -> bool:
 
 
 def _differing(record: Path, settings: Mapping[str, Any]) -> list[str]:
-    known = json.loads(record.read_text())["settings"]
+    known = read_record(record)["settings"]
     now = json.loads(json.dumps(settings, default=_plain))
     return [name for name in now if known.get(name) != now[name]]
 
@@ -108,7 +110,12 @@ def read_record(record: Path) -> dict[str, Any]:
     """
     if not record.exists():
         raise FileNotFoundError(f"there is no {record}: run the step {record.stem!r} first")
-    return json.loads(record.read_text())
+    try:
+        return json.loads(record.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{record} is no record ({error}): remove it, and run {record.stem!r} again"
+        ) from error
 
 
 def _plain(value: Any) -> Any:

@@ -39,9 +39,13 @@ def run(config: Config, number: int) -> None:
     folder = swept(folder_of(config, number))
     members = members_of(config, number)
     settings, model = made_of(config, members["source_id"]), config.model
-    if is_made(folder / RECORD, settings):
-        return
     ranks = ranks_for(model, len(members))
+    fits = [folder / "fits" / f"rank-{rank:03d}*.h5" for rank in ranks]
+    products = (
+        [folder / SELECTION, *(next(folder.glob(f"fits/{at.name}"), at) for at in fits)] if ranks else []
+    )
+    if is_made(folder / RECORD, settings, *products):
+        return
     if not ranks:
         print(f"bin {number}: {len(members)} spectra are too few for a model")
         write_json({"settings": settings, "spectra": len(members), "rank": None}, folder / RECORD)

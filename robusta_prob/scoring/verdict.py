@@ -95,7 +95,10 @@ def verdict_on(
         signed = dict(zip(signed, others, strict=True))
     log_p = special.log_ndtr(-z)
     p, p_run = np.exp(log_p), np.exp(special.log_ndtr(-z_run))
-    tests = np.stack([p, p_run, *(2.0 * special.ndtr(-np.abs(x)) for x in signed.values())])
+    of_lines = [np.where(scored, line.p_value, np.nan) for line in lines.values()]
+    if bulk.applied:
+        of_lines = [2.0 * special.ndtr(-np.abs(x)) for x in signed.values()]
+    tests = np.stack([p, p_run, *of_lines])
     least = np.fmin.reduce(tests)
     q_any = q_values(np.minimum((~np.isnan(tests)).sum(0) * least, 1.0))
     of_largest = np.minimum(null.core.two_sided(evidence.largest), 1.0 - 1e-16)

@@ -216,7 +216,15 @@ def select(
         for name, one in zip(order, judged, strict=True)
     )
     chosen = choose(candidates, count, own.groups)
-    return Selection(candidates, chosen, count, own.rest.ids, own.groups, hide.result(), fits)
+    return Selection(
+        candidates,
+        chosen,
+        count,
+        own.rest.ids,
+        own.groups,
+        hide.result(),
+        {name: fits[name] for name in order},
+    )
 
 
 def _fail(waited: Future[Any], error: BaseException) -> None:
