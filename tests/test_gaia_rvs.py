@@ -302,7 +302,7 @@ def test_the_join_keeps_whom_it_can_place_and_says_what_is_wrong(tmp_path):
     with pytest.raises(ValueError, match=r"lacks the columns \['bp_rp'\]"):
         bins.joined(config)
     meta.assign(source_id=meta["source_id"] + 7).to_csv(path, index=False)
-    with pytest.raises(ValueError, match="no star of .* are the source_id the same numbers"):
+    with pytest.raises(ValueError, match=r"no star of .* are the source_id the same numbers"):
         bins.joined(config)
     with pytest.raises(ValueError, match="flux must hold 2401 numbers per star"):
         bins.joined(replace(config, pixels=Pixels()))
