@@ -226,7 +226,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "small": {
         "simulation": {"objects": 4000, "anomalies": 0.03, "flatness": 0.6},
-        "model": {"ranks": [4, 8], "scales": [], "tol": 0.1},
+        "model": {"ranks": [8], "scales": [], "tol": 0.1},
         "injection": {"per_amplitude": 20},
         "pictures": {"pages": 1},
     },
