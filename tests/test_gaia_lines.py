@@ -103,7 +103,9 @@ def test_paschen_lines_obey_rydberg_and_dirac():
     }
     upper = np.array([n for n in range(4, 60) if 846 < _ritz(0, RYDBERG_H * (1 / 9 - 1 / n**2)) < 870])
     assert sorted(found) == list(upper) == [13, 14, 15, 16, 17]
-    wavelength = np.array([found[n] for n in upper])
+    assert all(lines.PASCHEN[n] == found[n] for n in upper)
+    upper = np.arange(12, 19)  # with those outside the window
+    wavelength = np.array([lines.PASCHEN[int(n)] for n in upper])
     wavenumber = RYDBERG_H * (1 / 9 - 1 / upper**2)
     np.testing.assert_allclose(wavelength, 1e7 / wavenumber, atol=0.006)
     lowered = RYDBERG_H / 137.036**2 / 81 * 11 / 12

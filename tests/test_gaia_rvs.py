@@ -362,8 +362,13 @@ def test_pairs_are_stars_in_two_bins():
 
 
 def test_agreement_is_what_two_lists_share():
-    lists = {"density": {(1, 5), (1, 6)}, "kl": {(1, 6), (2, 6), (1, 7)}, "chi2": set()}
-    table = compare.agreement_of(lists)
+    lists = {"density": [(1, 5), (1, 6)], "kl": [(1, 6), (2, 6), (1, 7)]}
+    rows = [(*star, metric) for metric, stars in lists.items() for star in stars]
+    listed = pd.DataFrame(rows, columns=["bin", "source_id", "metric"])
+    table = compare.agreement_of(listed, ["density", "kl", "chi2", "rmse"])
+    assert np.isnan(table.loc["rmse", "chi2"]) and list(table) == list(table.index)
+    nobody = compare.agreement_of(listed[:0], ["density", "kl"])
+    assert nobody.shape == (2, 2) and nobody.isna().all(axis=None)
     assert table.loc["density", "kl"] == pytest.approx(1 / 4) and table.loc["kl", "kl"] == 1.0
     assert table.loc["density", "chi2"] == 0.0 and np.isnan(table.loc["chi2", "chi2"])
 

@@ -66,6 +66,8 @@ def located(options: argparse.Namespace) -> Config:
     """The configuration, with the files of a simulated survey in its output folder."""
     config = Config.read(options.config, options.simulate).located(output=options.output)
     output = config.files.output
+    if config.simulation.objects and (options.spectra or options.metadata):
+        raise ValueError("--spectra and --metadata name files that are there; leave them out, or --simulate")
     if config.simulation.objects:
         config = config.located(
             spectra=output / simulate.SPECTRA,
@@ -100,6 +102,8 @@ def main(arguments: list[str] | None = None) -> int:
         numbers = chosen_bins(options.bins, config.bins.number)
         if options.step == "simulate" and not config.simulation.objects:
             raise ValueError("which survey? Say --simulate small, or how many objects under [simulation]")
+        if options.step in ("run", "train", "analyse"):
+            analyse.rehearse(config)
         swept(config.files.output)
         write_survey(config)
         for step in ORDER if options.step == "run" else (options.step,):

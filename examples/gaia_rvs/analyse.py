@@ -19,12 +19,13 @@ import robusta_prob as rp
 from examples.gaia_rvs import train
 from examples.gaia_rvs.bins import members_of
 from examples.gaia_rvs.config import Config
-from examples.gaia_rvs.survey import spectra_of
+from examples.gaia_rvs.survey import spectra_of, wavelengths
 from examples.gaia_rvs.tables import folder_of, is_made, read_record, swept, write_json, write_table
 
 RECORD, SCORES, RECOVERY = "analyse.json", "scores.h5", "recovery.h5"
 ALL, OUTLIERS, METRICS = "stars", "outliers", "metrics"  # tables of a bin
-STRANGE, SAMPLE = "strange", "sample"  # folders of spectra, scores and coefficients
+STRANGE, SAMPLE = "strange", "sample"  # folders of spectra, scores and coefficients,
+PARTS = ("spectra.h5", "scores.h5", "projection.h5")  # of some stars
 BRIEF = [
     "source_id",
     "least_p",
@@ -79,18 +80,23 @@ def keep(
     for old in folder.glob("*.h5"):
         old.unlink()
     if len(rows):
-        rp.write(data.take(rows).load(), folder / "spectra.h5")
-        rp.save(scores.take(rows), folder / SCORES)
-        rp.save(projection.take(rows), folder / "projection.h5")
+        rp.write(data.take(rows).load(), folder / PARTS[0])
+        rp.save(scores.take(rows), folder / PARTS[1])
+        rp.save(projection.take(rows), folder / PARTS[2])
+
+
+def kept_of(folder: Path) -> list[Path]:
+    """Files of the parts of a bin that `analyse` has kept, by its record."""
+    told = read_record(folder / RECORD) if (folder / RECORD).exists() else {}
+    return [folder / part / name for part in told.get("kept", []) for name in PARTS]
 
 
 def kept(folder: Path) -> Part | None:
     """What `keep` has kept; None where that is nothing."""
-    if not (folder / SCORES).exists():
+    spectra, scores, projection = (folder / name for name in PARTS)
+    if not spectra.exists():
         return None
-    return Part(
-        *(rp.read(folder / "spectra.h5"), rp.load(folder / SCORES), rp.load(folder / "projection.h5"))
-    )
+    return Part(rp.read(spectra), rp.load(scores), rp.load(projection))
 
 
 # %% The table of all stars of a bin.
@@ -123,7 +129,7 @@ def listed(table: pd.DataFrame) -> pd.DataFrame:
 # %% What each of the metrics would have chosen.
 def choices(selection: rp.Selection) -> dict[str, Name]:
     """Models by held-out density, and by the metrics of the published pipeline."""
-    others = {name: selection.by_published(name)[:2] for name in ("kl", "std_z", "chi2", "rmse", "median_z")}
+    others = {name: selection.by_published(name)[:2] for name in selection.best.published._fields}
     return {"density": (selection.rank, selection.scale), **others}
 
 
@@ -157,6 +163,25 @@ def scored(
 
 
 # %%
+def rehearse(config: Config) -> None:
+    """Inject into flat spectra what is to be injected into each bin: mistakes show before hours of work.
+
+    Raises
+    ------
+    ValueError
+        If there is no such kind, or it cannot have such an amplitude or option.
+    """
+    grid = wavelengths(config.pixels, config.pixels.number)
+    flat = rp.dataset(np.ones((2, len(grid))), np.ones((2, len(grid))), grid=grid)
+    for kind, amplitudes in config.injection.amplitudes.items():
+        for amplitude in amplitudes:
+            options = config.injection.options.get(kind, {})
+            try:
+                rp.inject(flat, kind, amplitude, key=config.injection.seed, **options)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"injection of {kind!r}, {amplitude}, {options}: {error}") from error
+
+
 def run(config: Config, number: int) -> None:
     """Score one bin, if that has not been done."""
     folder = swept(folder_of(config, number))
@@ -171,7 +196,7 @@ def run(config: Config, number: int) -> None:
     }
     products = [folder / f"{name}.h5" for name in (ALL, OUTLIERS, METRICS)]
     if model["rank"] is not None:
-        products += [folder / SCORES, folder / RECOVERY]
+        products += [folder / SCORES, folder / RECOVERY, *kept_of(folder)]
     if is_made(folder / RECORD, settings, *products):
         return
     told: dict[str, Any] = {key: model[key] for key in ("spectra", "rank")}
@@ -223,6 +248,7 @@ def run(config: Config, number: int) -> None:
         "flagged": int(table["flagged"].sum()),
         "published": int(table["published"].sum()),
         "level": scores.level,
+        "kept": [name for name, rows in ((STRANGE, strange), (SAMPLE, sample)) if len(rows)],
         "choices": {metric: [*name, len(lists[name])] for metric, name in chosen.items()},
         "half": {kind: recovery.half(kind) for kind in wanted},
     }

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from examples.gaia_rvs.spectra import CALCIUM, GRID, KM_S, PASCHEN, PIXELS, STEP, Atmosphere, clean
+from examples.gaia_rvs.lines import PIXELS, STEP
+from examples.gaia_rvs.spectra import CALCIUM, GRID, HYDROGEN, KM_S, Atmosphere, clean
 
 HOT, COOL = 7500.0, 6200.0  # [K] broad Paschen lines above, unusually fast rotation below
 EDGE = 45  # pixels at either end, which may be missing or clipped: nothing local is put there
@@ -53,8 +54,8 @@ def broad_paschen(rng: np.random.Generator, star: Star, height: float) -> tuple[
     """
     sigma = rng.uniform(40.0, 100.0)
     sign = rng.choice([1.0, 1.0, -1.0])
-    relative = 0.9 ** np.arange(len(PASCHEN))[:, None]
-    profiles = relative * np.exp(-0.5 * ((GRID - PASCHEN[:, None]) / (sigma * STEP)) ** 2)
+    relative = 0.9 ** np.arange(len(HYDROGEN))[:, None]
+    profiles = relative * np.exp(-0.5 * ((GRID - HYDROGEN[:, None]) / (sigma * STEP)) ** 2)
     return sign * height * profiles.sum(0) * star.flux, {"sigma_pixels": sigma, "sign": sign}
 
 

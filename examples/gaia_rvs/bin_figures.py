@@ -18,7 +18,6 @@ import robusta_prob as rp
 from examples.gaia_rvs.drawing import (
     LINEAR,
     LOOKS,
-    NOMINAL,
     SMALLEST,
     edge_of,
     say,
@@ -38,6 +37,7 @@ from robusta_prob.plots.style import (
     limits,
 )
 from robusta_prob.scoring.predictive import quantiles
+from robusta_prob.scoring.results import FLAG
 
 WAVELENGTH = "wavelength [nm]"
 COLUMNS, NAMED = 1200, 45  # of an image of weights: pixels along x, and rows that have a name each
@@ -47,7 +47,7 @@ LEVELS = (0.025, 0.16, 0.5, 0.84, 0.975)
 
 
 # %% Both scores of all stars, and who is in which list.
-def side_by_side(table: pd.DataFrame, threshold: float, q: float = NOMINAL) -> Figure:
+def side_by_side(table: pd.DataFrame, threshold: float, q: float = FLAG) -> Figure:
     """The published score against ours: all stars in grey, those in a list as points, by what they are.
 
     A column `true` tells what was injected, "" for nothing: then what is in no list is drawn as well, small.

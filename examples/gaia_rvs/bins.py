@@ -23,18 +23,22 @@ NEEDED = ("source_id", "parallax", "bp_rp", "phot_g_mean_mag")
 
 
 # %% The main sequence.
+def ridge(bins: Bins, bp_rp: np.ndarray) -> np.ndarray:
+    """Absolute magnitude M_G of the main sequence at these colours, both in mag; the bins lie along it."""
+    straight = np.interp(bp_rp, bins.bp_rp, bins.abs_mag)
+    return straight + bins.bump * np.exp(-0.5 * ((bp_rp - bins.bump_at) / bins.bump_width) ** 2)
+
+
 def centres(bins: Bins) -> pd.DataFrame:
     """Centres and full widths of the ellipses [mag]."""
-    bp_rp = np.linspace(*bins.bp_rp, bins.number)
-    straight = np.linspace(*bins.abs_mag, bins.number)
-    abs_mag = straight + bins.bump * np.exp(-0.5 * ((bp_rp - bins.bump_at) / bins.bump_width) ** 2)
+    bp_rp, step = np.linspace(*bins.bp_rp, bins.number, retstep=True)
     return pd.DataFrame(
         {
             "bin": np.arange(bins.number),
             "bp_rp": bp_rp,
-            "abs_mag": abs_mag,
-            "width_bp_rp": bins.width_bp_rp * (bp_rp[1] - bp_rp[0]),
-            "width_abs_mag": bins.width_abs_mag * (straight[1] - straight[0]),
+            "abs_mag": ridge(bins, bp_rp),
+            "width_bp_rp": bins.width_bp_rp * step,
+            "width_abs_mag": bins.width_abs_mag * np.ptp(bins.abs_mag) / (bins.number - 1),
         }
     )
 

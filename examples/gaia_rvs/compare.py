@@ -4,10 +4,11 @@
 # %%
 from __future__ import annotations
 
-from itertools import product
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.spatial.distance import pdist, squareform
 
 from examples.gaia_rvs import analyse, figures
 from examples.gaia_rvs.config import Config
@@ -15,14 +16,18 @@ from examples.gaia_rvs.summarise import joined, per_bin, records
 from examples.gaia_rvs.tables import save_picture, write_table
 
 
-def agreement_of(lists: dict[str, set[tuple[int, int]]]) -> pd.DataFrame:
+def agreement_of(listed: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """Jaccard index of every two lists: shared entries over all; NaN where both are empty."""
-    table = pd.DataFrame(np.nan, index=list(lists), columns=list(lists))
-    for first, second in product(lists, lists):
-        either = lists[first] | lists[second]
-        if either:
-            table.loc[first, second] = len(lists[first] & lists[second]) / len(either)
-    return table
+    table = pd.crosstab([listed["bin"], listed["source_id"]], listed["metric"]).reindex(
+        columns=metrics, fill_value=0
+    )
+    members = table.to_numpy(bool).T
+    index = (
+        1.0 - squareform(pdist(members, "jaccard")) if members.size else np.full(2 * (len(metrics),), np.nan)
+    )
+    empty = ~members.any(1)
+    index[np.ix_(empty, empty)] = np.nan
+    return pd.DataFrame(index, index=list(metrics), columns=list(metrics))
 
 
 def run(config: Config) -> None:
@@ -35,13 +40,7 @@ def run(config: Config) -> None:
     ]
     metrics = pd.DataFrame(rows, columns=["bin", "metric", "K", "Q", "outliers"]).astype({"Q": float})
     listed = joined(per_bin(config, analyse.METRICS))
-    lists = {
-        metric: set(
-            listed.loc[listed["metric"] == metric, ["bin", "source_id"]].itertuples(index=False, name=None)
-        )
-        for metric in metrics["metric"].unique()
-    }
-    agreement = agreement_of(lists)
+    agreement = agreement_of(listed, metrics["metric"].unique().tolist())
     write_table(metrics, output / "metrics")
     write_table(agreement.reset_index(names="metric"), output / "agreement")
     save_picture(

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from examples.gaia_rvs.lines import CALCIUM_TRIPLET, MARKERS
+from examples.gaia_rvs.lines import CALCIUM_TRIPLET, FIRST, MARKERS, PIXELS, STEP
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Bins:
 class Pixels:
     """The wavelength grid of the spectra, which their file does not have [nm, vacuum]."""
 
-    first: float = 846.0
-    step: float = 0.01
-    number: int = 2401
+    first: float = FIRST
+    step: float = STEP
+    number: int = PIXELS
     clip: int = 40  # pixels left out at either end
 
 
@@ -111,6 +111,7 @@ class Pictures:
     variants: tuple[str, ...] = ("strong", "abundance", "CN", "all")
     sample: int = 500  # random spectra per bin whose residuals are kept for pictures, so many of which
     shown: int = 5  # are drawn one by one
+    least: int = 1000  # spectra, with fewer of which a bin has a hollow symbol: its model is poor
     seed: int = 2
     workers: int = 2  # processes that draw
     dpi: int = 110
@@ -186,6 +187,7 @@ class Config:
 
     def checked(self) -> Config:
         """`self`, if its values are possible."""
+        last = self.pixels.step * (self.pixels.number - 1)
         for what, good, want in (
             ("bins.number", self.bins.number >= 2, "at least 2"),
             ("pixels.step", self.pixels.step > 0, "above 0 [nm]"),
@@ -199,6 +201,11 @@ class Config:
             ("bins.width_abs_mag", self.bins.width_abs_mag > 0, "above 0"),
             ("model.ranks", len(self.model.ranks) and min(self.model.ranks) > 0, "positive integers"),
             ("model.scales", all(q > 0 for q in self.model.scales), "positive"),
+            (
+                "search.lines",
+                all(0 <= x - self.pixels.first <= last for set_ in self.search.lines.values() for x in set_),
+                f"between {self.pixels.first:g} and {self.pixels.first + last:g} nm, in vacuum",
+            ),
             ("search.published", 0 < self.search.published < 1, "between 0 and 1"),
             ("search.memory", self.search.memory >= 1.5, "at least 1.5 GiB, what a fit takes by itself"),
             ("search.chunk", self.search.chunk > 0, "above 0"),

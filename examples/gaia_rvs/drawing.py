@@ -20,7 +20,6 @@ from robusta_prob.scoring.recovered import Proportion
 
 CEILING = 300.0  # of -log10 p: a smaller probability is at the edge
 LINEAR = 5.0  # -log10 p beyond which its axis is logarithmic
-NOMINAL = 0.05  # false-discovery rate of our list
 LOOKS = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "^"), (PURPLE, "D"), (BLACK, "x"), (GREY, "v"))
 SMALLEST = 7.0  # [pt], of numbers within a picture
 

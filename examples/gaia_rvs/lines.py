@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-WINDOW = (846.0, 870.0)  # nm, vacuum: what an RVS mean spectrum covers
+PIXELS, FIRST, STEP = 2401, 846.0, 0.01  # of the one grid of all RVS mean spectra [nm, vacuum]
+WINDOW = (FIRST, 870.0)  # nm, vacuum
 VALID = (230.0, 1690.0)  # nm: where Ciddor's two terms describe standard air
 CALCIUM_TRIPLET = (850.035, 854.444, 866.452)  # nm, vacuum
 
@@ -108,8 +109,8 @@ def air_to_vacuum(wavelength: ArrayLike) -> np.ndarray:
 
 # %% Published in vacuum [nm].
 # The NIST values of H I, n - 3. The bare Rydberg formula is 0.005 nm to the red: n = 3 has fine structure.
-# P12, at 875.3 nm, and P18, at 844.0 nm, are outside the window.
-_PASCHEN = {17: 846.9581, 16: 850.4819, 15: 854.7731, 14: 860.0754, 13: 866.7398}
+# P12 and P18 are outside the window, where only their wings are felt.
+PASCHEN = {18: 844.0274, 17: 846.9581, 16: 850.4819, 15: 854.7731, 14: 860.0754, 13: 866.7398, 12: 875.2876}
 _VACUUM_NITROGEN = (857.0089, 859.6360, 863.1606, 865.8256, 868.2666, 868.5788, 868.8535)  # NIST
 # The only Mg I in the calibrated list of Contursi et al. 2021 (A&A 654, A130). It is weak: the strong
 # Mg I 880.7 nm, which other surveys of the calcium triplet have, is outside.
@@ -150,7 +151,7 @@ def _sorted(lines: list[Line]) -> tuple[Line, ...]:
 _STRONG_METALS = _from_air(_AIR_STRONG)
 _STRONG = [
     *(Line("Ca II", wavelength) for wavelength in CALCIUM_TRIPLET),
-    *(Line(f"P{n}", wavelength) for n, wavelength in _PASCHEN.items()),
+    *(Line(f"P{n}", wavelength) for n, wavelength in PASCHEN.items() if WINDOW[0] < wavelength < WINDOW[1]),
     *_STRONG_METALS,
 ]
 _ABUNDANCE = [

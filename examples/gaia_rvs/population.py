@@ -11,10 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from examples.gaia_rvs.bins import ridge
+from examples.gaia_rvs.config import Bins
 from examples.gaia_rvs.spectra import Atmosphere
 
 BLOCK, WITHOUT_SPECTRUM = 1024, 40  # stars of a block with a spectrum, and in the catalogue only
-COLOURS = (-0.1, 3.0)  # BP-RP of the sequence [mag]
+COLOURS = Bins().bp_rp  # of the sequence [mag]
 NULLS = {"parallax": 0.01, "bp_rp": 0.01, "phot_g_mean_mag": 0.002, "teff_gspphot": 0.15}  # shares of rows
 
 # Spectra per bin, published for bins 0, 4 and 7 and guessed between them; one bin per 3.1/13 mag.
@@ -54,11 +56,6 @@ def dwarf(colour: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
     return np.interp(colour, _DWARFS[0], _DWARFS[1]), np.interp(colour, _DWARFS[0], _DWARFS[2])
 
 
-def ridge(colour: np.ndarray) -> np.ndarray:
-    """Absolute magnitude M_G of the main sequence at this BP-RP, both in mag; the bins lie along it."""
-    return 11.0 * (colour + 0.1) / 3.1 + 1.5 * np.exp(-0.5 * ((colour - 1.5) / 0.6) ** 2)
-
-
 def density(colours: tuple[float, float], flatness: float) -> Population:
     """Of BP-RP between two limits [mag]; `flatness` is the share of stars that are spread evenly."""
     x = np.linspace(*colours, 2001)
@@ -72,11 +69,11 @@ def draw_stars(rng: np.random.Generator, population: Population, number: int) ->
     """Stars along the main sequence, with unresolved twins above it and some giants."""
     n = BLOCK + WITHOUT_SPECTRUM
     colour = np.interp(rng.random(n), population.below, population.colour)
-    offset = rng.normal(0.0, 0.35, n)
+    offset, sequence = rng.normal(0.0, 0.35, n), ridge(Bins(), colour)
     giant = (rng.random(n) < 0.05) & (colour > 0.9) & (colour < 2.0)
-    offset = np.where(giant, 3.4 - 3.4 * (colour - 0.9) + 1.5 * offset - ridge(colour), offset)
+    offset = np.where(giant, 3.4 - 3.4 * (colour - 0.9) + 1.5 * offset - sequence, offset)
     twin = np.where(rng.random(n) < 0.04, 0.75, 0.0)  # two equal stars are 2.5 log10(2) mag brighter
-    absolute = ridge(colour) + offset - twin
+    absolute = sequence + offset - twin
     # counts that rise like 10^(0.25 G) between G = 6 and 14
     apparent = 6.0 + np.log10(1.0 + rng.random(n) * (10.0**2.0 - 1.0)) / 0.25
     temperature, gravity = dwarf(colour)

@@ -20,9 +20,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from examples.gaia_rvs.lines import FIRST, PIXELS, STEP
 from robusta_prob.io import atomic_path, open_hdf5, remove_temporaries
 
-GRID = np.round(846 + 0.01 * np.arange(2401), 2)  # nm, vacuum: the one grid of all RVS mean spectra
+GRID = np.round(FIRST + STEP * np.arange(PIXELS), 2)  # nm, vacuum
 
 
 class Spectra(NamedTuple):

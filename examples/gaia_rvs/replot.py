@@ -22,6 +22,8 @@ def run(config: Config, number: int) -> None:
     record = read_record(folder / analyse.RECORD)
     if record["rank"] is None:
         return
+    if gone := [path for path in analyse.kept_of(folder) if not path.exists()]:
+        raise FileNotFoundError(f"there is no {gone[0]}: run `analyse` again, which makes it anew")
     table, selection = read_table(folder / analyse.ALL), rp.load(folder / train.SELECTION)
     fit, scores = selection.fit(), rp.load(folder / analyse.SCORES)
     ellipse = centres(config.bins).iloc[[number]]

@@ -23,6 +23,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from examples.gaia_rvs import anomalies as anomaly
+from examples.gaia_rvs.lines import PIXELS
 from examples.gaia_rvs.population import (
     BLOCK,
     COLOURS,
@@ -32,7 +33,7 @@ from examples.gaia_rvs.population import (
     describe,
     draw_stars,
 )
-from examples.gaia_rvs.spectra import KM_S, PIXELS, clean
+from examples.gaia_rvs.spectra import KM_S, clean
 from robusta_prob.io import atomic_path
 
 SPECTRA, CATALOGUE, TRUTH = "dr3-rvs-all.hdf5", "dr3-source-meta.csv", "truth.csv"

@@ -18,9 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft, special
 
-from examples.gaia_rvs.lines import air_to_vacuum
+from examples.gaia_rvs.lines import FIRST, PASCHEN, PIXELS, STEP, air_to_vacuum
 
-PIXELS, FIRST, STEP = 2401, 846.0, 0.01  # of Gaia's mean RVS spectra [nm, vacuum]
 GRID = FIRST + STEP * np.arange(PIXELS)
 LIGHT = 299_792.458  # speed of light [km/s]
 KM_S = LIGHT * STEP / 858.0  # of one pixel; it varies by 1.4 % over the window, which we neglect
@@ -78,14 +77,8 @@ class Atmosphere(NamedTuple):
         return Atmosphere(*(values[rows] for values in self))
 
 
-def paschen(upper: np.ndarray | int) -> np.ndarray:
-    """Vacuum wavelength [nm] of the hydrogen line from level `upper` to level 3, by Rydberg's formula."""
-    hydrogen = 10_967_758.34  # Rydberg constant of hydrogen [1/m], from CODATA 2018 and its reduced mass
-    return 1e9 / (hydrogen * (1.0 / 9.0 - 1.0 / np.asarray(upper, float) ** 2))
-
-
 CALCIUM = air_to_vacuum(np.array(list(CA_TRIPLET)))  # Ca II triplet [nm, vacuum]
-PASCHEN = paschen(np.arange(12, 19))  # P12-P18, of which the first and the last are felt by their wings
+HYDROGEN = np.array(sorted(PASCHEN.values(), reverse=True))  # P12-P18 [nm, vacuum]
 
 
 def clean(star: Atmosphere) -> np.ndarray:
@@ -158,8 +151,8 @@ def profiles() -> np.ndarray:
     x = _WIDE_GRID
     near = x - CALCIUM[:, None]
     relative = np.array(list(CA_TRIPLET.values()))[:, None]
-    stark = x - PASCHEN[:, None]
-    height = 1.0 - 0.06 * np.arange(len(PASCHEN))[:, None]
+    stark = x - HYDROGEN[:, None]
+    height = 1.0 - 0.06 * np.arange(len(HYDROGEN))[:, None]
     rng = np.random.default_rng(846_870)  # of the places of blends: always the same
     rows = [
         _lines(air_to_vacuum(np.array(list(lines))), np.array(list(lines.values())))

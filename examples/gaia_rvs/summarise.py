@@ -125,7 +125,7 @@ def run(config: Config) -> None:
         write_table(false, output / "false-discoveries")
         pictures |= {
             "recovered": figures.recovered(found),
-            "false-discoveries": figures.false_discoveries(false),
+            "false-discoveries": figures.false_discoveries(false, config.pictures.least),
         }
     pictures["side-by-side"] = figures.side_by_side(stars, search.published)
     for name, figure in pictures.items():

@@ -11,11 +11,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from examples.gaia_rvs.drawing import LOOKS, NOMINAL, SMALLEST, number_bins, say, shares
+from examples.gaia_rvs.drawing import LOOKS, SMALLEST, number_bins, say, shares
 from robusta_prob.plots.style import BLACK, BLUE, GREY, PAGE, SMALL, finish
 from robusta_prob.scoring.recovered import Proportion
-
-FEW = 1000  # spectra, of which the models are poor
+from robusta_prob.scoring.results import FLAG
 
 
 # %% What was injected, and how much of it is found.
@@ -91,13 +90,13 @@ def completeness(table: pd.DataFrame) -> Figure:
 
 
 # %% How much of the list is nothing.
-def false_discoveries(table: pd.DataFrame, q: float = NOMINAL) -> Figure:
-    """Share of our list in which nothing was injected, per bin, and how many of how many that is."""
+def false_discoveries(table: pd.DataFrame, least: int, q: float = FLAG) -> Figure:
+    """Share of our list in which nothing was injected, per bin; hollow for fewer than `least` spectra."""
     figure = Figure(figsize=(PAGE * 0.7, 2.8), layout="constrained")
     axes = figure.subplots()
     rate = Proportion.of(table["false"], table["flagged"])
-    bins, few = table["bin"].to_numpy(float), table["spectra"].to_numpy() < FEW
-    for here, fill, name in ((~few, BLUE, "bins"), (few, "white", f"bins of fewer than {FEW:,} spectra")):
+    bins, few = table["bin"].to_numpy(float), table["spectra"].to_numpy() < least
+    for here, fill, name in ((~few, BLUE, "bins"), (few, "white", f"bins of fewer than {least:,} spectra")):
         part = Proportion(*(values[here] for values in rate))
         if here.any():
             shares(axes, bins[here], part, BLUE, "o", name, mfc=fill, ls="none")

@@ -104,7 +104,7 @@ class Recovery:
         """Strength of what is injected at which half of it is found [sigma].
 
         That is the threshold that divides the found trials of this kind from the others with the fewest on
-        its wrong side, midway where several do; NaN where all of them are found, or none.
+        its wrong side, midway where several do; NaN where that is below or above all that was injected.
 
         Raises
         ------
@@ -118,9 +118,7 @@ class Recovery:
         strength = self.trials.strength[of_kind]
         order = np.argsort(strength)
         found = (self.trials.p[of_kind, self.lists.index(by)] < self.level)[order]
-        if found.all() or not found.any():
-            return float("nan")
         wrong = np.concatenate([[0], np.cumsum(found)]) + np.concatenate([np.cumsum(~found[::-1])[::-1], [0]])
-        edges = np.concatenate([[strength.min()], strength[order], [strength.max()]])
+        edges = np.concatenate([[np.nan], strength[order], [np.nan]])
         least = np.flatnonzero(wrong == wrong.min())
         return float(np.sqrt(edges[least[0]] * edges[least[-1] + 1]))

@@ -92,7 +92,7 @@ class Surprise:
     def __repr__(self) -> str:
         kinds, counts = np.unique(self.object.kind[self.flagged], return_counts=True)
         what = "".join(f", {count:,} {kind}" for kind, count in zip(kinds, counts, strict=True))
-        return f"Surprise({len(self.ids):,} objects, {int(self.flagged.sum()):,} flagged{what}; {self.null})"
+        return f"Surprise({len(self.ids):,} objects, {int(self.flagged.sum()):,} flagged{what})"
 
     @property
     def flagged(self) -> Bool[np.ndarray, " objects"]:

@@ -151,9 +151,16 @@ class Selection:
         ------
         KeyError
             If there is no such candidate.
+        FileNotFoundError
+            If its fit is not kept: `rp.save` keeps where fits are, and those that are in files only.
         """
         place = self.chosen if rank is None else self._place((rank, scale))
-        kept = self.fits[self.candidates[place][:2]]
+        name = self.candidates[place][:2]
+        if name not in self.fits:
+            raise FileNotFoundError(
+                f"the fit of {name} is not kept with this selection: give `rp.select` a folder=, or fit again"
+            )
+        kept = self.fits[name]
         return load(kept) if isinstance(kept, Path) else kept
 
     def columns(self) -> dict[str, list[float]]:
