@@ -104,18 +104,20 @@ def test_widths_follow_the_errors_and_none_is_below_one(varied):
         width = np.array(groups)[:, 1]
         assert (width >= 1.0).all() and width[:3].mean() > 1.25 and width[-10:].mean() < 1.1, name
         assert all(isinstance(x, float) for pair in groups for x in pair)
-    middle = math.log(0.01) + math.log(30.0) * (np.arange(20, 30) + 0.5) / 30  # of log errors, in flux
+    # of log errors, in flux: what this basis lacks does not grow with the distance from the population
+    assert null.power == 0.0
+    middle = math.log(0.01) + math.log(30.0) * (np.arange(20, 30) + 0.5) / 30
     np.testing.assert_allclose(null.levels[-10:], middle, atol=0.03)
 
 
 def test_deviates_are_those_against_objects_of_similar_errors(varied, monkeypatch):
     _, data, fit, plain, by = varied
-    levels = []
-    monkeypatch.setattr(
-        verdict, "by_error", lambda bulk, level, *rest: levels.append(level) or by_error(bulk, level, *rest)
-    )
+    seen = []
+    monkeypatch.setattr(verdict, "by_error", lambda bulk, *like: seen.extend(like) or by_error(bulk, *like))
     again = scored(fit, data, plain, empirical_null="by error")
-    level = levels[0]
+    level = by.empirical.relative_error(*seen[:2])
+    np.testing.assert_allclose(seen[1], plain.object.mahalanobis / fit.rank)
+    assert np.corrcoef(seen[0], np.log(varied[0]))[0, 1] > 0.99
     assert again.empirical == by.empirical
     before = {"object": plain.object.z, "run": -special.ndtri(plain.object.p_run)}
     after = {"object": by.object.z, "run": -special.ndtri(by.object.p_run)}
@@ -235,6 +237,9 @@ def test_lines_that_nobody_shows_have_no_bulk(varied):
     assert np.isfinite(by.object.q_any).all()
 
 
+ALIKE = np.ones(1)  # squared distance per component: that of everybody
+
+
 # Bulks of groups ------------------------------------------------------------------------------------------
 
 
@@ -244,9 +249,9 @@ def test_bulks_of_groups_are_the_laws_that_they_were_drawn_from():
     centre, width = 0.3 * (level + 4.5), 1.5 - 0.25 * level
     z = centre + width * rng.standard_normal(40_000)
     z[::50] = level[::50] = np.nan  # without a score, and perhaps without a pixel
-    null = by_error(PLAIN, level, {"object": z, "run": z, "set": z}, frozenset({"set"}))
+    null = by_error(PLAIN, level, ALIKE, {"object": z, "run": z, "set": z}, frozenset({"set"}))
     for name in ("object", "run"):
-        after = null.standardised(name, z, level)
+        after = null.standardised(name, z, level, ALIKE)
         assert bulk_of(after) == pytest.approx((0.0, 1.0), abs=0.03)
         assert np.isnan(after[::50]).all() and np.isfinite(np.delete(after, np.s_[::50])).all()
         known = np.array(null.by_error[name])
@@ -257,18 +262,37 @@ def test_bulks_of_groups_are_the_laws_that_they_were_drawn_from():
     assert len(null.levels) == 64
 
 
+@pytest.mark.parametrize("grows", [False, True])
+def test_distance_counts_where_what_the_basis_lacks_grows_with_it(grows):
+    """Deviates as wide as what is lacking and the errors make them; rare objects are no discoveries then."""
+    rng = np.random.default_rng(1)
+    level, distance = rng.uniform(-4.0, 0.0, 20_000), rng.chisquare(5, 20_000) / 5
+    lacks = 0.1 * np.exp(-level) * (distance**0.5 if grows else 1.0)
+    z = np.hypot(1.0, lacks) * rng.standard_normal(20_000)
+    null = by_error(PLAIN, level, distance, {"object": z, "run": z}, frozenset())
+    assert null.power == (0.25 if grows else 0.0)
+    rare = distance > np.quantile(distance, 0.99)
+    after = null.standardised("object", z, level, distance)
+    blind = by_error(PLAIN, level, ALIKE, {"object": z, "run": z}, frozenset())
+    without = blind.standardised("object", z, level, ALIKE)
+    if grows:  # 2.3 % of normal deviates are beyond 2
+        assert (after[rare] > 2.0).mean() < 0.05 < (without[rare] > 2.0).mean()
+    else:
+        np.testing.assert_array_equal(after, without)
+
+
 def test_objects_narrower_than_the_law_stay_as_they_are():
     z = 0.3 * np.random.default_rng(0).standard_normal(1000)
-    null = by_error(PLAIN, np.linspace(0.0, 1.0, 1000), {"object": z, "run": z}, frozenset())
+    null = by_error(PLAIN, np.linspace(0.0, 1.0, 1000), ALIKE, {"object": z, "run": z}, frozenset())
     assert all(width == 1.0 for groups in null.by_error.values() for _, width in groups)
 
 
 def test_no_object_becomes_more_surprising_than_the_law_has_it():
     """Bulks below it: of a test without a sign the centre stays, of one with a sign it moves."""
     z = np.random.default_rng(0).standard_normal(1000) - 1.0
-    null = by_error(PLAIN, np.zeros(1000), {"object": z, "set": z}, frozenset({"set"}))
+    null = by_error(PLAIN, np.zeros(1000), ALIKE, {"object": z, "set": z}, frozenset({"set"}))
     assert null.by_error["object"][0][0] == 0.0
-    after = null.standardised("object", z, np.zeros(1000))
+    after = null.standardised("object", z, np.zeros(1000), ALIKE)
     assert (after[z > 0] <= z[z > 0]).all()
     assert null.by_error["set"][0][0] == pytest.approx(-1.0, abs=0.15)
 
@@ -276,7 +300,7 @@ def test_no_object_becomes_more_surprising_than_the_law_has_it():
 def test_strange_objects_say_nothing_of_the_width_of_their_group():
     z = np.random.default_rng(0).standard_normal(1000)
     z[:80] = 30.0  # 8 %, beyond the quantile that tells the width
-    null = by_error(PLAIN, np.zeros(1000), {"object": z, "set": z}, frozenset({"set"}))
+    null = by_error(PLAIN, np.zeros(1000), ALIKE, {"object": z, "set": z}, frozenset({"set"}))
     for name in ("object", "set"):
         assert null.by_error[name][0][1] < 1.3
 
@@ -284,13 +308,13 @@ def test_strange_objects_say_nothing_of_the_width_of_their_group():
 def test_objects_with_the_same_errors_are_one_group():
     z = np.random.default_rng(0).standard_normal(3000)
     z[100:] *= 2.0
-    one = by_error(PLAIN, np.zeros(3000), {"object": z}, frozenset())
+    one = by_error(PLAIN, np.zeros(3000), ALIKE, {"object": z}, frozenset())
     assert one.levels == (0.0,) and one.by_error["object"][0][1] == pytest.approx(2.0, abs=0.1)
     level = np.where(np.arange(3000) % 2, -1.0, 1.0)
-    two = by_error(PLAIN, level, {"object": z}, frozenset())
+    two = by_error(PLAIN, level, ALIKE, {"object": z}, frozenset())
     assert two.levels == (-1.0, 1.0)
     assert np.array(two.by_error["object"])[:, 1] == pytest.approx(2.0, abs=0.15)
-    assert np.isfinite(two.standardised("object", z, level)).all()
+    assert np.isfinite(two.standardised("object", z, level, ALIKE)).all()
 
 
 def test_widths_are_carried_on_to_smaller_errors_but_not_to_larger_ones():
@@ -300,11 +324,11 @@ def test_widths_are_carried_on_to_smaller_errors_but_not_to_larger_ones():
         levels=(-4.0, -3.0, -2.0, -1.0), by_error={"object": tuple((0.0, w) for w in widths)}
     )
     level = np.array([-9.0, -5.0, -4.5, -4.0, -3.0, -1.0, 3.0])
-    after = null.standardised("object", np.full(7, 10.0), level)
+    after = null.standardised("object", np.full(7, 10.0), level, ALIKE)
     lacks = 3.0 * np.exp([2.0, 2.0, 1.0, 0.0])  # 2^2 - 1, of the variance of the errors
     np.testing.assert_allclose(after, 10.0 / np.array([*np.sqrt(1.0 + lacks), 1.5, 1.1, 1.1]))
     right = null._replace(by_error={"object": 4 * ((0.0, 1.0),)})
-    np.testing.assert_array_equal(right.standardised("object", np.ones(7), level), np.ones(7))
+    np.testing.assert_array_equal(right.standardised("object", np.ones(7), level, ALIKE), np.ones(7))
 
 
 # Tails ------------------------------------------------------------------------------------------------------

@@ -16,6 +16,10 @@ OBJECT, RUN = "object", "run"  # tests, beside those of sets of lines
 GROUP, MOST_GROUPS = 100, 64  # objects of similar errors at least, and groups of them at most
 STRANGE = 3.5  # deviations, by the quartiles of its group, beyond which an object says nothing of its width
 TAIL = 0.95  # quantile of the others that tells how wide a group's bulk is towards its tail
+# What a basis lacks may grow with the distance from the population: not, or as its root (the distance is
+# squared). In proportion, strange objects, whose coefficients are strange too, would be left to themselves.
+POWERS = (0.0, 0.25)
+NEAREST = 0.25  # squared distance per component, below which all are equally well described
 CARRIED = (
     1.0  # e-folds of the error, over which a width is carried on beyond the group of the smallest errors
 )
@@ -82,11 +86,13 @@ class EmpiricalNull(NamedTuple):
     run_centre, run_width : float
         The same of the deviates of `p_run`; NaN where there are none.
     levels : tuple of float
-        Mean logarithm of the errors [log flux], rising, of groups of objects; empty but for "by error".
+        `relative_error`, rising, of groups of objects; empty but for "by error".
     by_error : mapping of test to (groups, 2) tuples
         Centre and width of every group, of the tests "object", "run" and the sets of lines.
     tails : mapping of set of lines to Tail
         Of their deviates from these bulks.
+    power : float
+        Of the squared Mahalanobis distance per component, by which errors are divided for `levels`.
     """
 
     centre: float
@@ -98,10 +104,37 @@ class EmpiricalNull(NamedTuple):
     by_error: Mapping[str, tuple[tuple[float, float], ...]] = MappingProxyType({})
     tails: Mapping[str, Tail] = MappingProxyType({})
 
-    def standardised(
-        self, test: str, z: Float[np.ndarray, " objects"], level: Float[np.ndarray, " objects"]
+    power: float = 0.0
+
+    def relative_error(
+        self, level: Float[np.ndarray, " objects"], distance: Float[np.ndarray, " objects"]
     ) -> Float[np.ndarray, " objects"]:
-        """Deviates of a test against the bulk of objects with such errors; unchanged where it is unknown."""
+        """Logarithm of the errors [log flux], less that of how much the basis may lack of an object."""
+        return level - self.power * np.log(np.fmax(distance, NEAREST))
+
+    def bulk_at(
+        self, test: str, error: Float[np.ndarray, " objects"]
+    ) -> tuple[Float[np.ndarray, " objects"], Float[np.ndarray, " objects"]]:
+        """Centre and width of a test's bulk among objects with such a `relative_error`."""
+        centres, widths = np.array(self.by_error[test]).T
+        variance = np.interp(error, self.levels, widths**2)
+        # what the model does not describe is a flux: its variance over that of the errors goes like error^-2
+        beyond = np.clip(self.levels[0] - error, 0.0, CARRIED)
+        variance += (widths[0] ** 2 - 1.0) * np.expm1(2.0 * beyond)
+        return np.interp(error, self.levels, centres), np.sqrt(variance)
+
+    def standardised(
+        self,
+        test: str,
+        z: Float[np.ndarray, " objects"],
+        level: Float[np.ndarray, " objects"],
+        distance: Float[np.ndarray, " objects"],
+    ) -> Float[np.ndarray, " objects"]:
+        """Deviates of a test against the bulk of similar objects; unchanged where none is known.
+
+        `level` is the mean logarithm of their errors [log flux], `distance` the squared Mahalanobis distance
+        of their coefficients, per component.
+        """
         if not self.levels:
             known = {OBJECT: (self.centre, self.width), RUN: (self.run_centre, self.run_width)}
             centre, width = known.get(test, (0.0, 1.0))
@@ -109,12 +142,8 @@ class EmpiricalNull(NamedTuple):
         if test not in self.by_error:
             tests = ", ".join(map(repr, self.by_error))
             raise ValueError(f"the empirical null knows the tests {tests}, not {test!r}: give the same lines")
-        centres, widths = np.array(self.by_error[test]).T
-        variance = np.interp(level, self.levels, widths**2)
-        # what the model does not describe is a flux: its variance over that of the errors goes like error^-2
-        beyond = np.clip(self.levels[0] - level, 0.0, CARRIED)
-        variance += (widths[0] ** 2 - 1.0) * np.expm1(2.0 * beyond)
-        z = (z - np.interp(level, self.levels, centres)) / np.sqrt(variance)
+        at, spread = self.bulk_at(test, self.relative_error(level, distance))
+        z = (z - at) / spread
         return self.tails[test].deviates(z) if test in self.tails else z
 
 
@@ -131,20 +160,41 @@ def bulk_of(z: Float[np.ndarray, " objects"]) -> tuple[float, float]:
 def by_error(
     plain: EmpiricalNull,
     level: Float[np.ndarray, " objects"],
+    distance: Float[np.ndarray, " objects"],
     tests: Mapping[str, Float[np.ndarray, " objects"]],
     two_sided: frozenset[str],
 ) -> EmpiricalNull:
-    """The same with the bulks of groups of similar errors.
+    """The same with the bulks of groups of similar errors, relative to the distance if that tells more.
 
     Beyond its bulk a test without a sign is taken as normal. The width of a bulk is told by its upper tail,
     of objects that are not strange by its quartiles, and is at least 1, and no centre is below 0: no object
     becomes more surprising than the null law has it. `two_sided` are tests whose deviates have a sign.
     """
+    tried = []
+    for power in POWERS:
+        null = plain._replace(power=power)
+        error = null.relative_error(level, distance)
+        null = _grouped(null, error, tests, two_sided)
+        tried.append((_log_density(null, error, tests, two_sided), null))
+    null = max(tried, key=lambda one: one[0])[1]
+    tails = {
+        name: Tail.of(null.standardised(name, tests[name], level, distance)) for name in sorted(two_sided)
+    }
+    return null._replace(tails=MappingProxyType(tails))
+
+
+def _grouped(
+    null: EmpiricalNull,
+    error: Float[np.ndarray, " objects"],
+    tests: Mapping[str, Float[np.ndarray, " objects"]],
+    two_sided: frozenset[str],
+) -> EmpiricalNull:
+    """Bulks of all tests in groups of rising `relative_error`."""
     known = np.flatnonzero(np.isfinite(tests[OBJECT]))
     groups = np.clip(len(known) // GROUP, 1, MOST_GROUPS)
-    rising = known[np.argsort(level[known], kind="stable")]
+    rising = known[np.argsort(error[known], kind="stable")]
     members = np.array_split(rising, groups)
-    middles = np.array([np.quantile(level[rows], 0.5, method="lower") for rows in members])
+    middles = np.array([np.quantile(error[rows], 0.5, method="lower") for rows in members])
     distinct, first = np.unique(middles, return_index=True)
     starts = np.cumsum([0, *map(len, members)])[first]
     alike = np.split(rising, starts[1:])  # groups with the same errors are one
@@ -153,9 +203,25 @@ def by_error(
         centre, width = np.array([_towards_tail(z[rows], name in two_sided) for rows in alike]).T
         width = np.exp(_smoothed(np.log(width)))
         found[name] = tuple(zip(_smoothed(centre).tolist(), width.tolist(), strict=True))
-    out = plain._replace(levels=tuple(distinct.tolist()), by_error=MappingProxyType(found))
-    tails = {name: Tail.of(out.standardised(name, tests[name], level)) for name in two_sided}
-    return out._replace(tails=MappingProxyType(tails))
+    return null._replace(levels=tuple(distinct.tolist()), by_error=MappingProxyType(found))
+
+
+def _log_density(
+    null: EmpiricalNull,
+    error: Float[np.ndarray, " objects"],
+    tests: Mapping[str, Float[np.ndarray, " objects"]],
+    two_sided: frozenset[str],
+) -> float:
+    """Mean over the deviates towards their tails, as normal ones; strange ones count as just so."""
+    total = 0.0
+    for name, z in tests.items():
+        centre, width = null.bulk_at(name, error)
+        x = (z - centre) / width
+        x = np.minimum(np.abs(x) if name in two_sided else x, STRANGE)
+        here = x > 0.0
+        if here.any():
+            total -= float((0.5 * x[here] ** 2 + np.log(width[here])).mean())
+    return total
 
 
 def _smoothed(x: Float[np.ndarray, " groups"]) -> Float[np.ndarray, " groups"]:

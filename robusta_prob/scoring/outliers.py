@@ -122,9 +122,10 @@ def surprise(
     empirical_null : bool, "by error" or EmpiricalNull
         Judge each object, p_value and p_run, against the bulk of these objects instead, or against that of
         another call, its `.empirical`: for surveys whose errors are wrong for everyone. "by error" judges it
-        against the bulk of objects with similar errors, and lines that flag, too: for surveys of which the
-        bright objects are more varied than the basis can describe. Kinds, windows, other lines and single
-        pixels stay with the null law. The bulk of these objects is reported in `.empirical`.
+        against the bulk of objects with similar errors, relative to how far they are from the population, and
+        lines that flag, too: for surveys of which bright objects are more varied than a basis can describe.
+        Kinds, windows, other lines and single pixels stay with the null law. The bulk of these objects is
+        reported in `.empirical`.
     pixel : bool
         Also return z, p and weight per cell, (N, M) each, in `.pixel`.
     out : mapping of "z", "p", "weight" to array-like, optional

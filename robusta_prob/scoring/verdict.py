@@ -83,14 +83,15 @@ def verdict_on(
         )
     signed = {name: np.where(scored, line.z, np.nan) for name, line in lines.items()}
     bulk = EmpiricalNull(*bulk_of(z), bool(empirical_null), *bulk_of(z_run))
+    distance, directions = mahalanobis(fit, judged.projection)
+    like = evidence.level, distance / np.maximum(directions, 1)  # errors and distance of each object
     if given is not None:
         bulk = given._replace(applied=True)
     elif empirical_null == BY_ERROR:
-        bulk = by_error(bulk, evidence.level, {OBJECT: z, RUN: z_run, **signed}, frozenset(signed))
+        bulk = by_error(bulk, *like, {OBJECT: z, RUN: z_run, **signed}, frozenset(signed))
     if bulk.applied:
         z, z_run, *others = (
-            bulk.standardised(test, x, evidence.level)
-            for test, x in {OBJECT: z, RUN: z_run, **signed}.items()
+            bulk.standardised(test, x, *like) for test, x in {OBJECT: z, RUN: z_run, **signed}.items()
         )
         signed = dict(zip(signed, others, strict=True))
     log_p = special.log_ndtr(-z)
@@ -102,7 +103,6 @@ def verdict_on(
     least = np.fmin.reduce(tests)
     q_any = q_values(np.minimum((~np.isnan(tests)).sum(0) * least, 1.0))
     of_largest = np.minimum(null.core.two_sided(evidence.largest), 1.0 - 1e-16)
-    distance, directions = mahalanobis(fit, judged.projection)
     return Verdict(
         z=z,
         p=p,
