@@ -13,7 +13,7 @@ CREATE = $(PYTHON) -m venv .venv
 INSTALL = $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 endif
 
-.PHONY: help demo test lint toy gaia bench clean
+.PHONY: help demo test lint docs toy gaia bench clean
 .DEFAULT_GOAL := help
 
 help:  ## say what there is to make
@@ -29,6 +29,9 @@ lint: .venv/.dev  ## check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/.dev  ## make docs/api.md anew, from the docstrings
+	$(BIN)/python docs/make_api.py
 
 toy: .venv/.bench .venv-robusta-hmf/.done  ## the published experiment, with pictures, in ./toy_run (half an hour)
 	$(BIN)/python -m examples.toy toy_run

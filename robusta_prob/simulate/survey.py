@@ -111,7 +111,8 @@ def largest_angle(basis: ArrayLike, truth: ArrayLike) -> float:
 
     Examples
     --------
-    >>> largest_angle([[1.0, 0.0, 0.0]], [[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
+    >>> import robusta_prob as rp
+    >>> rp.simulate.largest_angle([[1.0, 0.0, 0.0]], [[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
     0.0
     """
     small, large = sorted((_span("basis", basis), _span("truth", truth)), key=len)
