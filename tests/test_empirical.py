@@ -305,6 +305,17 @@ def test_strange_objects_say_nothing_of_the_width_of_their_group():
         assert null.by_error[name][0][1] < 1.3
 
 
+def test_what_is_strange_by_other_tests_says_nothing_of_how_far_lines_reach():
+    """Of 20,000 objects 400 are foreign, and of these the lines are off to either side."""
+    rng = np.random.default_rng(2)
+    z, line = rng.standard_normal((2, 20_000))
+    z[:400], line[:400] = 20.0, rng.uniform(-30.0, 30.0, 400)
+    null = by_error(PLAIN, np.zeros(20_000), ALIKE, {"object": z, "run": z, "set": line}, frozenset({"set"}))
+    assert null.tails["set"].z[-1] < 3.6
+    after = null.standardised("set", np.array([4.0, -6.0, 9.0]), np.zeros(3), ALIKE)
+    np.testing.assert_allclose(after, [4.0, -6.0, 9.0], rtol=0.25)
+
+
 def test_objects_with_the_same_errors_are_one_group():
     z = np.random.default_rng(0).standard_normal(3000)
     z[100:] *= 2.0

@@ -177,9 +177,14 @@ def by_error(
         null = _grouped(null, error, tests, two_sided)
         tried.append((_log_density(null, error, tests, two_sided), null))
     null = max(tried, key=lambda one: one[0])[1]
-    tails = {
-        name: Tail.of(null.standardised(name, tests[name], level, distance)) for name in sorted(two_sided)
-    }
+    # what is strange by other tests says nothing of how far normal objects reach
+    strange = np.zeros(len(level), bool)
+    for name in set(tests) - two_sided:
+        strange |= null.standardised(name, tests[name], level, distance) > STRANGE
+    tails = {}
+    for name in sorted(two_sided):
+        z = null.standardised(name, tests[name], level, distance)
+        tails[name] = Tail.of(np.where(strange, np.nan, z))
     return null._replace(tails=MappingProxyType(tails))
 
 

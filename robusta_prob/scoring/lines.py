@@ -23,9 +23,10 @@ from jaxtyping import Float
 from scipy import special
 
 from robusta_prob.data import Dataset, warn_user
-from robusta_prob.inference.results import Fit
+from robusta_prob.inference.results import Fit, Projection
 from robusta_prob.scoring.calibration import Null, between_knots, q_values
 from robusta_prob.scoring.evidence import level_of
+from robusta_prob.scoring.manifold import yielded
 from robusta_prob.scoring.predictive import Cells
 from robusta_prob.scoring.runs import bounded
 from robusta_prob.scoring.search import SIMULATED, null_scores
@@ -251,6 +252,17 @@ def _line_laws(null: Null, templates: bytes, pixels: int) -> list[LineLaw]:
     return [laws[knot] for knot in null.knots]
 
 
+def held_less(
+    fit: Fit, block: Cells, projection: Projection
+) -> tuple[Cells, Float[np.ndarray, "rows rank rank"]]:
+    """A block in which far objects are not drawn to the population, and the covariance of coefficients."""
+    far, z, covariance = yielded(fit, projection), block.z.copy(), projection.covariance.copy()
+    covariance[far.rows] = far.covariance
+    shift = far.shift @ fit.basis / fit.unit
+    z[far.rows] -= np.where(block.seen[far.rows], shift / block.sd[far.rows], 0.0).astype(z.dtype)
+    return block._replace(z=z), covariance
+
+
 class LineSearch:
     """One set of lines, looked for block by block."""
 
@@ -260,7 +272,7 @@ class LineSearch:
         self._parts: list[tuple[np.ndarray, ...]] = []
 
     def add(self, block: Cells, covariance: Float[np.ndarray, "rows rank rank"]) -> None:
-        """Look at the next block."""
+        """Look at the next block, see `held_less`."""
         covariance = np.nan_to_num(covariance.astype(float)) / self._fit.unit**2
         sums = matched(self._T, block, self._fit.basis.astype(float), covariance, self._null)
         weights = self._null.weights(len(block.z), level_of(block, self._fit.unit))

@@ -29,7 +29,7 @@ from robusta_prob.scoring.kinds import (
     no_windows,
     structure,
 )
-from robusta_prob.scoring.lines import LineSearch, checked_lines
+from robusta_prob.scoring.lines import LineSearch, checked_lines, held_less
 from robusta_prob.scoring.predictive import Cells, Judged, cells, taken_by_basis
 from robusta_prob.scoring.replicates import by_replicates, with_replicated_law
 from robusta_prob.scoring.request import (
@@ -189,8 +189,10 @@ def surprise(
     searches = {name: LineSearch(fit, data, null, positions) for name, positions in sets.items()}
 
     def keep(here: slice, block: Cells) -> None:
+        if searches:
+            cells_and_spread = held_less(fit, block, judged.projection.take(np.arange(here.start, here.stop)))
         for one in searches.values():
-            one.add(block, judged.projection.covariance[here])
+            one.add(*cells_and_spread)
         write_cells(target, here, block, null)
         if callback is not None:
             callback(Rows(here.stop, data.shape[0], "score"))
