@@ -14,7 +14,7 @@ from robusta_prob.data import Dataset
 from robusta_prob.inference.belonging import check_same_objects, check_same_pixels
 from robusta_prob.inference.progress import Rows
 from robusta_prob.inference.projection import project
-from robusta_prob.inference.results import Fit, Projection
+from robusta_prob.inference.results import Fit, Projection, mark_of
 from robusta_prob.plots.panels import stretches, windows_of
 from robusta_prob.plots.surveys import median_sn
 from robusta_prob.report.codes import Codes, quantised
@@ -107,6 +107,8 @@ def explore(
     """
     check_same_pixels(fit, data)
     check_same_objects(scores, data, "scores", "surprise")
+    if scores.origin is not None and scores.origin.fit != mark_of(fit):
+        raise ValueError("scores are of another fit; pass what rp.surprise(fit, data) returns")
     if projection is not None:
         check_same_objects(projection, data, fit=fit)
     points = checked_points(embedding, data.shape[0])
@@ -126,16 +128,8 @@ def explore(
     place = np.full(n, -1)
     place[carried] = np.arange(len(carried))
 
-    shown: dict[str, np.ndarray] = {}
-    if points is not None:
-        shown[points[0]] = points[1]
-    elif embedding is True:
-        name, here = residual_map(run.codes)
-        shown[name] = _spread(here, carried, n)
     first = _spread(run.coefficients[:, :2], carried, n)
     columns |= {f"coefficient_{k + 1}": values for k, values in enumerate(first.T) if k < fit.rank}
-    if fit.rank > 1:
-        shown[COEFFICIENTS] = first
     explorer = Explorer(
         columns=MappingProxyType(columns),
         run=np.zeros(n, int),
@@ -144,9 +138,13 @@ def explore(
         total=len(survey.ids),
         labels=MappingProxyType({**LABELS, **(labels or {})}),
         lines=sets,
-        maps=MappingProxyType(shown),
+        maps=MappingProxyType({COEFFICIENTS: first} if fit.rank > 1 else {}),
         axes=_axes(columns),
     )
+    if points is None and embedding is True:
+        points = residual_map(explorer)
+    if points is not None:
+        explorer = explorer.with_map(*points)
     return explorer if len(rows) == n else explorer.take(rows)
 
 

@@ -119,6 +119,19 @@ class Explorer:
             runs.append(run.take(self.place[own]))
         return replace(self, place=place, runs=tuple(runs))
 
+    def maps_of(
+        self, rows: Shaped[np.ndarray, " objects"], points: Float[np.ndarray, "some 2"]
+    ) -> Float[np.ndarray, "objects 2"]:
+        """The places of the objects `rows` (boolean), as those of all."""
+        places = np.full((len(self.place), 2), np.nan)
+        places[rows] = points
+        return places
+
+    def with_map(self, name: str, points: Float[np.ndarray, "objects 2"]) -> Explorer:
+        """With this map before all others; NaN where an object has no place."""
+        others = {other: places for other, places in self.maps.items() if other != name}
+        return replace(self, maps=MappingProxyType({name: points, **others}))
+
     def take(self, rows: Int[np.ndarray, " some"]) -> Explorer:
         """The objects `rows` in this order; all spectra stay."""
         return replace(

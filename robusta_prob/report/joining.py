@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 from jaxtyping import Float
 
 from robusta_prob.report.building import COEFFICIENTS, LIMIT_MB, checked_points
-from robusta_prob.report.codes import Codes
 from robusta_prob.report.explorer import Explorer, bytes_of, carriers, room_for
 from robusta_prob.report.mapping import residual_map
 
@@ -99,11 +97,13 @@ def joined(
         axes=parts[0].axes if axes is None else axes,
     )
     whole = _within(whole, limit_mb)
-    maps = _map_of(whole, embedding)
     if all(COEFFICIENTS in part.maps for part in parts):
         own = np.concatenate([part.maps[COEFFICIENTS] for part in parts])
-        maps[f"{COEFFICIENTS} of each {facet}"] = own
-    return replace(whole, maps=MappingProxyType(maps))
+        whole = whole.with_map(f"{COEFFICIENTS} of each {facet}", own)
+    points = checked_points(embedding, len(whole.place))
+    if points is None and embedding is True and len({run.grid.tobytes() for run in whole.runs}) == 1:
+        points = residual_map(whole)
+    return whole if points is None else whole.with_map(*points)
 
 
 def _columns(parts: Sequence[Explorer], counts: Sequence[int]) -> dict[str, np.ndarray]:
@@ -137,20 +137,3 @@ def _within(whole: Explorer, limit_mb: float) -> Explorer:
     chosen = np.zeros(len(here), bool)
     chosen[here] = carriers(whole.columns["rank"][here], whole.flagged[here], room)
     return whole.carrying(chosen)
-
-
-def _map_of(whole: Explorer, embedding: Any) -> dict[str, np.ndarray]:
-    n = len(whole.place)
-    if (given := checked_points(embedding, n)) is not None:
-        return {given[0]: given[1]}
-    if embedding is False or len({run.grid.tobytes() for run in whole.runs}) > 1:
-        return {}
-    codes = Codes(
-        *(np.concatenate(values) for values in zip(*(run.codes for run in whole.runs), strict=True))
-    )
-    starts = np.cumsum([0, *(len(run.coefficients) for run in whole.runs)])
-    carried = np.flatnonzero(whole.place >= 0)
-    name, points = residual_map(codes)
-    full = np.full((n, 2), np.nan)
-    full[carried] = points[starts[whole.run[carried]] + whole.place[carried]]
-    return {name: full}

@@ -62,15 +62,14 @@ def write_page(explorer: Explorer, path: str | os.PathLike[str], *, title: str =
     >>> path.stat().st_size < 5e6
     True
     """
-    try:
-        from bokeh.embed import file_html
-        from bokeh.palettes import Cividis256
-        from bokeh.resources import INLINE
-        from jinja2 import Template
+    check_library()
+    from bokeh.embed import file_html
+    from bokeh.palettes import Cividis256
+    from bokeh.resources import INLINE
+    from jinja2 import Template
 
-        from robusta_prob.report.figures import document
-    except ImportError as error:
-        raise ImportError(NEEDED) from error
+    from robusta_prob.report.figures import document
+
     # drawn in this order: the most surprising ones are on top of all others
     ordered = explorer.take(np.argsort(-explorer.columns["rank"], kind="stable"))
     page = as_json(packed_page(ordered, title=title, palette=list(Cividis256[::-1][BRIGHT:])))
@@ -96,6 +95,14 @@ def write_page(explorer: Explorer, path: str | os.PathLike[str], *, title: str =
             file.writelines(packed_cells(run))
             file.write("</script>\n")
         file.write(tail)
+
+
+def check_library() -> None:
+    """Raise an ImportError that says what to install, where Bokeh is not."""
+    try:
+        import bokeh  # noqa: F401
+    except ImportError as error:
+        raise ImportError(NEEDED) from error
 
 
 def write_report(*of: Any, path: str | os.PathLike[str], title: str = "robusta-prob", **options: Any) -> None:
@@ -133,9 +140,9 @@ def _note(explorer: Explorer) -> str:
         return "; ".join(words) + "."
     coarse = np.arcsinh(max(ends)) / 254.0
     precision = (
-        "Spectra are kept in three bytes a pixel: z of a normal pixel is exact to 0.01 or, in the object with "
-        f"the largest |z|, to {coarse:.2g}; a large |z| to {100 * coarse:.2g} % of itself; weights to 0.002 "
-        "of the largest. The flux is the model plus z σ."
+        "Spectra are kept in three bytes a pixel: z of a normal pixel is exact to 0.01 or, in the object "
+        f"with the largest |z|, to {coarse:.2g}; a large |z| to {100 * coarse:.2g} % of itself; weights to "
+        "0.002 of the largest. The flux is the model plus z σ."
     )
     return "; ".join(words) + f". {precision}"
 
