@@ -100,7 +100,9 @@ def _panels() -> list[Any]:
     model = ColumnDataSource({"x": [], "model": []}, name="model")
     bands = ColumnDataSource({k: [] for k in ("x", "low68", "high68", "low95", "high95")}, name="bands")
     areas = ColumnDataSource({"x": [], "weight": []}, name="areas")
-    windows = ColumnDataSource({k: [] for k in ("left", "right", "middle", "top", "number")}, name="windows")
+    windows = ColumnDataSource(
+        {k: [] for k in ("left", "right", "middle", "bottom", "number")}, name="windows"
+    )
     marks = ColumnDataSource({"x": [], "top": [], "label": []}, name="marks")
     beyond = ColumnDataSource({"x": [], "y": [], "marker": []}, name="beyond")
     panels = []
@@ -146,7 +148,7 @@ def _panels() -> list[Any]:
         "x", "top", "label", source=marks, angle=1.5708, text_align="right", x_offset=-6, y_offset=4, **label
     )
     flux.text(
-        "middle", "top", "number", source=windows, text_align="center", y_offset=9, text_color="#006b4d",
+        "middle", "bottom", "number", source=windows, text_align="center", y_offset=-9, text_color="#006b4d",
         text_font_style="bold", **label,
     )  # fmt: skip
     z.line("x", "z", source=steps, line_color=BLUE, line_width=1)

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from robusta_prob.report.building import COEFFICIENTS, LIMIT_MB, checked_points
-from robusta_prob.report.explorer import Explorer, bytes_of, carriers, room_for
+from robusta_prob.report.codes import Codes
+from robusta_prob.report.explorer import Explorer, Run, bytes_of, carriers, room_for
 from robusta_prob.report.mapping import residual_map
 
 MISSING = {"b": False, "f": np.nan, "i": np.nan, "u": np.nan}
@@ -35,7 +36,8 @@ def joined(
     parts : sequence of Explorer
         Of one run each, made with `embedding=False`: maps of different bases are not comparable.
     labels : sequence
-        What each is called.
+        What each is called. Parts of the same label are parts of one run: its flagged objects, say, and a
+        sample of all others.
     facet : str
         Name of the column that these become.
     embedding : (N, 2) array, (str, (N, 2) array) or bool
@@ -54,7 +56,8 @@ def joined(
     Raises
     ------
     ValueError
-        If there are no parts, not as many labels, two are the same, or an axis is no column.
+        If there are no parts, not as many labels, two of the same label are of different fits, or an axis is
+        no column.
 
     Examples
     --------
@@ -68,8 +71,6 @@ def joined(
     """
     if not parts or len(labels) != len(parts):
         raise ValueError(f"{len(parts)} parts and {len(labels)} labels: give at least one, and one for each")
-    if len(set(map(str, labels))) < len(labels):
-        raise ValueError(f"each part needs a label of its own, got {list(labels)!r}")
     counts = [len(part.place) for part in parts]
     columns = _columns(parts, counts)
     names = np.repeat(np.asarray(labels), counts)
@@ -77,19 +78,15 @@ def joined(
     columns["rank"] = _rank(columns)
     first = ["rank", "id", facet]
     columns = {name: columns[name] for name in dict.fromkeys([*first, *columns])}
-    starts = np.cumsum([0, *(len(part.runs) for part in parts)])
+    runs, run, place = _runs(parts, [f"{facet} {label}" for label in labels])
     if axes is not None and (unknown := [a for a in axes if a.removeprefix("-") not in columns]):
         raise ValueError(f"there is no column {unknown[0]!r}; there are {', '.join(columns)}")
     whole = Explorer(
         columns=MappingProxyType(columns),
-        run=np.concatenate([part.run + start for part, start in zip(parts, starts[:-1], strict=True)]),
-        place=np.concatenate([part.place for part in parts]),
-        runs=tuple(
-            run._replace(name=f"{facet} {label}" if len(part.runs) == 1 else f"{facet} {label}, {run.name}")
-            for part, label in zip(parts, labels, strict=True)
-            for run in part.runs
-        ),
-        total=sum(part.total for part in parts),
+        run=run,
+        place=place,
+        runs=runs,
+        total=sum({name: part.total for name, part in zip(map(str, labels), parts, strict=True)}.values()),
         labels=MappingProxyType({k: v for part in parts for k, v in part.labels.items()}),
         lines=MappingProxyType({k: v for part in parts for k, v in part.lines.items()}),
         maps=MappingProxyType({}),
@@ -104,6 +101,33 @@ def joined(
     if points is None and embedding is True and len({run.grid.tobytes() for run in whole.runs}) == 1:
         points = residual_map(whole)
     return whole if points is None else whole.with_map(*points)
+
+
+def _runs(parts: Sequence[Explorer], names: Sequence[str]) -> tuple[tuple[Run, ...], np.ndarray, np.ndarray]:
+    """The runs of all, those of one name as one; and where there the spectrum of every object is."""
+    whole: dict[str, Run] = {}
+    run, place = [], []
+    for part, name in zip(parts, names, strict=True):
+        if len(part.runs) != 1:
+            raise ValueError(f"{name} has {len(part.runs)} runs itself; join all parts at once")
+        (own,) = part.runs
+        known = whole.get(name)
+        start = 0 if known is None else len(known.coefficients)
+        whole[name] = own._replace(name=name) if known is None else _extended(known, own)
+        run.append(np.full(len(part.place), list(whole).index(name)))
+        place.append(np.where(part.place < 0, -1, part.place + start))
+    return tuple(whole.values()), np.concatenate(run), np.concatenate(place)
+
+
+def _extended(run: Run, more: Run) -> Run:
+    """With further spectra of the same fit."""
+    if run.basis.shape != more.basis.shape or not np.array_equal(run.basis, more.basis, equal_nan=True):
+        raise ValueError(f"two parts are called {run.name!r} and are of different fits")
+    return run._replace(
+        coefficients=np.concatenate([run.coefficients, more.coefficients]),
+        codes=Codes(*(np.concatenate(pair) for pair in zip(run.codes, more.codes, strict=True))),
+        windows=run.windows + more.windows,
+    )
 
 
 def _columns(parts: Sequence[Explorer], counts: Sequence[int]) -> dict[str, np.ndarray]:

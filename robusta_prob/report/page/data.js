@@ -26,7 +26,9 @@ function told(value, digits = 4) {
 // A p-value from minus its logarithm: as a power of ten where it is tiny.
 function probability(minusLog10) {
   if (Number.isNaN(minusLog10)) return "";
-  return minusLog10 < 4 ? told(10 ** -minusLog10, 2) : `10^−${Math.round(minusLog10)}`;
+  if (minusLog10 < 4) return told(10 ** -minusLog10, 2);
+  const digits = String(Math.round(minusLog10)).replace(/\d/g, (digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]);
+  return `10⁻${digits}`;
 }
 
 function readColumn(packed) {

@@ -40,22 +40,36 @@ function makeSpectrum(doc, page, lines) {
 
   function names() {
     const inside = set.filter(([, place]) => place >= Math.min(x.start, x.end) && place <= Math.max(x.start, x.end));
-    const width = model("flux").inner_width || 700;
-    let last = -Infinity;
-    const label = inside.map(([name, place]) => {
-      const at = (Math.abs(place - x.start) / Math.abs(x.end - x.start)) * width;
-      if (at - last < APART) return "";
-      last = at;
-      return name;
-    });
-    marks.data = { x: inside.map(([, place]) => place), top: inside.map(() => top), label };
+    const room = roomy();
+    marks.data = {
+      x: inside.map(([, place]) => place),
+      top: inside.map(() => top),
+      label: inside.map(([name, place]) => (room(place) ? name : "")),
+    };
+    const free = roomy();
+    windows.data = {
+      ...windows.data,
+      number: shown.windows.map((w) => (free((w[0] + w[1]) / 2) ? String(w[2]) : "")),
+    };
+  }
+
+  // Whether there is room for a word at a place of the axis, beside those that were there before.
+  function roomy() {
+    const width = model("flux").inner_width || 700, taken = [];
+    return (place) => {
+      const at = ((place - x.start) / (x.end - x.start)) * width;
+      if (taken.some((other) => Math.abs(at - other) < APART)) return false;
+      taken.push(at);
+      return true;
+    };
   }
 
   function draw() {
     const { flux, z, weight, sd, reach } = shown, edges = ends(borders(shown.x)), at = scaleOfZ(z, reach);
     const [low, high] = limits(flux, shown.model);
-    const raised = high + (set.length ? 0.3 : shown.windows.length ? 0.08 : 0) * (high - low);
-    ranges.flux.setv({ start: low, end: raised, reset_start: low, reset_end: raised });
+    const raised = high + (set.length ? 0.3 : 0) * (high - low);
+    const floor = low - (shown.windows.length ? 0.12 : 0) * (high - low); // room for names, and for numbers
+    ranges.flux.setv({ start: floor, end: raised, reset_start: floor, reset_end: raised });
     top = raised;
     const heaviest = weight.reduce((most, w) => (w > most ? w : most), 1);
     ranges.weight.setv({ start: 0, end: 1.12 * heaviest, reset_start: 0, reset_end: 1.12 * heaviest });
@@ -72,8 +86,8 @@ function makeSpectrum(doc, page, lines) {
       left: shown.windows.map((w) => w[0]),
       right: shown.windows.map((w) => w[1]),
       middle: shown.windows.map((w) => (w[0] + w[1]) / 2),
-      top: shown.windows.map(() => top),
-      number: shown.windows.map((w) => String(w[2])),
+      bottom: shown.windows.map(() => floor),
+      number: shown.windows.map(() => ""),
     };
     const out = { x: [], y: [], marker: [] };
     flux.forEach((value, j) => {

@@ -15,7 +15,7 @@ function makeTable(place, columns, { sort, pick }) {
   const widths = columns.map((column) => {
     let longest = heading(column).length + 2;
     for (let i = 0; i < Math.min(column.values.length, 200); i++) longest = Math.max(longest, column.text(i).length);
-    return Math.min(Math.max(7 * longest + 16, 52), 230);
+    return Math.min(Math.max(7.6 * longest + 16, 52), 240);
   });
   const group = element("colgroup");
   for (const width of widths) group.append(Object.assign(element("col"), { style: `width: ${width}px` }));
