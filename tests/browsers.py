@@ -92,7 +92,8 @@ const wide = fig.x_range.end - fig.x_range.start, high = fig.y_range.end - fig.y
 const rows = [...xs.keys()].filter((i) => Number.isFinite(xs[i]) && Number.isFinite(ys[i]));
 const between = (i, j) => Math.hypot((xs[i] - xs[j]) / wide, (ys[i] - ys[j]) / high);
 const apart = (i) => Math.min(...rows.filter((j) => j !== i).map((j) => between(i, j)));
-return rows.filter((i) => i !== explorer.state.current).reduce((best, i) => (apart(i) > apart(best) ? i : best));
+const others = rows.filter((i) => i !== explorer.state.current);
+return others.reduce((best, i) => (apart(i) > apart(best) ? i : best));
 """
 
 

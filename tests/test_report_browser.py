@@ -230,9 +230,9 @@ def test_search(page: Any, explorer: report.Explorer, words: str, expected: Any)
 
 def test_filters(page: Any, explorer: report.Explorer) -> None:
     columns = explorer.columns
-    assert page.execute_script(
-        "return [...document.getElementById('facet').options].map((o) => o.value)"
-    ) == ["", "2", "11"]
+    options = "return [...document.getElementById('facet').options].map((o) => o.value)"
+    assert page.execute_script(options) == ["", "2", "11"], "2 is before 11"
+    both = columns["flagged"] & columns["in_all_bins"]
     for wanted, found in (
         ({"facet": "11"}, columns["bin"] == 11),
         ({"only-flagged": True}, (columns["bin"] == 11) & columns["flagged"]),
