@@ -24,7 +24,9 @@ function coloured(column, palette, ofKinds) {
 }
 
 function ramp(column, palette) {
-  const known = Array.from(column.values).filter(Number.isFinite).sort((a, b) => a - b);
+  const scale = isSqueezed(column.values) ? scaleOf(column.values) : null;
+  const on = (value) => (scale ? stretched(value, scale) : value), back = (at) => (scale ? unstretched(at, scale) : at);
+  const values = Array.from(column.values, on), known = values.filter(Number.isFinite).sort((a, b) => a - b);
   const at = (share) => known[Math.round(share * (known.length - 1))];
   let low = at(0.01), high = at(0.99);
   if (!(high > low)) [low, high] = [known[0], known[known.length - 1]];
@@ -33,13 +35,14 @@ function ramp(column, palette) {
     const share = high > low ? (value - low) / (high - low) : 0.5;
     return palette[Math.round(Math.min(Math.max(share, 0), 1) * (palette.length - 1))];
   };
-  const colour = Array.from(column.values, of);
+  const colour = values.map(of);
   const legend = [];
   if (known.length) {
     const bar = element("span", "ramp");
     bar.style.background = `linear-gradient(to right, ${[0, 0.25, 0.5, 0.75, 1].map((s) => palette[Math.round(s * (palette.length - 1))]).join(",")})`;
     const under = known[0] < low ? "≤ " : "", over = known[known.length - 1] > high ? "≥ " : "";
-    legend.push(element("span", "", under + told(low, 3)), bar, element("span", "", over + told(high, 3)));
+    legend.push(element("span", "", under + told(back(low), 3)), bar);
+    legend.push(element("span", "", over + told(back(high), 3) + (scale ? " (logarithmic)" : "")));
   } else legend.push(element("span", "", "no values"));
   return { colour, marker: Array(colour.length).fill("circle"), legend };
 }

@@ -127,17 +127,13 @@ window.startExplorer = function (doc, fixed) {
 
   // Selection -----------------------------------------------------------------------------------------
 
-  let quiet = false; // while the page itself selects
-
   function select(rows) {
-    quiet = true;
+    state.selected = new Set(rows);
     objects.selected.indices = rows;
-    quiet = false;
     selectionChanged();
   }
 
   function selectionChanged() {
-    state.selected = new Set(objects.selected.indices);
     const one = state.selected.size === 1; // nothing fades for the sake of one
     for (const name of ["map-points", "scatter-points"]) {
       const faded = model(name).nonselection_glyph;
@@ -151,8 +147,9 @@ window.startExplorer = function (doc, fixed) {
 
   // Of a lasso or a box: the most surprising one of it is shown.
   function dragged() {
-    if (quiet) return;
-    const inside = objects.selected.indices.filter((row) => state.keep[row]);
+    const { indices } = objects.selected;
+    if (indices.length === state.selected.size && indices.every((row) => state.selected.has(row))) return; // its own
+    const inside = indices.filter((row) => state.keep[row]);
     select(inside);
     if (by("only-selected").checked) list();
     if (inside.length) {

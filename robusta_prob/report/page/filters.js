@@ -4,10 +4,11 @@ const COMPARE = {
   ">": (a, b) => a > b, "<": (a, b) => a < b, ">=": (a, b) => a >= b, "<=": (a, b) => a <= b, "=": (a, b) => a === b,
 };
 
-// "foreign sn>20" as a test of a row: all words must be in it, all comparisons must hold.
+// 'foreign "star 4" sn>20' as a test of a row: all words must be in it, all comparisons must hold.
 function searched(text, page) {
   const words = [], comparisons = [];
-  for (const word of text.toLowerCase().split(/\s+/).filter(Boolean)) {
+  for (const [, quoted, bare] of text.toLowerCase().matchAll(/"([^"]+)"|(\S+)/g)) {
+    const word = quoted || bare;
     const [, name, sign, number] = /^([^<>=]+)(>=|<=|>|<|=)(.+)$/.exec(word) || [];
     const column = name && page.columns.find((one) => one.name.toLowerCase() === name);
     if (column && column.kind === "number" && number.trim() !== "" && !Number.isNaN(Number(number))) {

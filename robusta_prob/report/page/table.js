@@ -41,8 +41,10 @@ function makeTable(place, columns, { sort, pick }) {
   }
 
   function draw(always) {
-    const from = Math.max(Math.floor(place.scrollTop / LINE) - SPARE, 0) & ~1; // even: stripes stay where they are
-    const to = Math.min(from + Math.ceil(place.clientHeight / LINE) + 2 * SPARE, order.length);
+    const height = Math.ceil(place.clientHeight / LINE) + 2 * SPARE, latest = Math.max(order.length - height, 0);
+    // of a list that has become shorter the end; even, so that stripes stay where they are
+    const from = Math.min(Math.max(Math.floor(place.scrollTop / LINE) - SPARE, 0), latest) & ~1;
+    const to = Math.min(from + height + 1, order.length);
     if (!always && from === first && to === last) return;
     [first, last] = [from, to];
     const lines = order.slice(from, to).map((index) => {
