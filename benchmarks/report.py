@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,15 +56,24 @@ def explorer_of(objects: int, pixels: int) -> tuple[report.Explorer, float]:
     return made, time.perf_counter() - began
 
 
-def clicks(page: Path, folder: Path, number: int) -> tuple[float, list[float], list[float]]:
-    """Seconds until the page is drawn; of clicks into the table, and of clicks on points of the scatter."""
+def busy(driver: Any) -> float:
+    """Seconds of CPU that the page's main thread has taken, whatever else the machine does."""
+    metrics = driver.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+    return next(one["value"] for one in metrics if one["name"] == "TaskDuration")
+
+
+def clicks(page: Path, folder: Path, number: int) -> tuple[float, float, list[float], list[float]]:
+    """Seconds: until the page is drawn, of CPU per click, of clicks into the table and on points of the map."""
     driver = browsers.start(folder)
     try:
         browsers.resize(driver, 1920, 1080)
         began = time.perf_counter()
         browsers.visit(driver, page)
         load = time.perf_counter() - began
+        driver.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
+        before = busy(driver)
         table = [driver.execute_async_script(TIMED, 1 + i % 15) / 1e3 for i in range(number)]
+        work = (busy(driver) - before) / number
         rng, points = np.random.default_rng(1), []
         driver.execute_script(WATCHED)
         n = driver.execute_script("return explorer.page.run.length")
@@ -73,7 +83,7 @@ def clicks(page: Path, folder: Path, number: int) -> tuple[float, list[float], l
             points.append(browsers.until(driver, TAKEN) / 1e3)
         if found := browsers.complaints(driver):
             raise RuntimeError(f"the console says {found}")
-        return load, table, points
+        return load, work, table, points
     finally:
         driver.quit()
 
@@ -94,7 +104,7 @@ def main() -> None:
         report.write_page(made, page, title="benchmark")
         written = time.perf_counter() - began
         size = page.stat().st_size / 1e6
-        load, table, points = clicks(page, Path(folder), number)
+        load, work, table, points = clicks(page, Path(folder), number)
     carried = int((made.place >= 0).sum())
     print(f"{objects} objects x {pixels} pixels, {carried} with their spectra; rank {RANK}")
     print(f"page: {size:.1f} MB (target: under {MOST_MB:g} MB); made in {seconds + written:.1f} s")
@@ -102,7 +112,7 @@ def main() -> None:
     for what, times in (("line of the table", table), ("point of the map", points)):
         middle, longest = statistics.median(times), max(times)
         print(f"click on a {what}: median {middle:.3f} s, max {longest:.3f} s of {len(times)}")
-    print(f"(target: under {MOST_SECONDS:g} s)")
+    print(f"(target: under {MOST_SECONDS:g} s; the page's own work is {work:.3f} s of CPU a click)")
 
 
 if __name__ == "__main__":

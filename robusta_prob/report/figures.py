@@ -77,6 +77,7 @@ def _scatter(
     )  # fmt: skip
     fig.scatter(
         x, y, source=ring, size=17, marker="circle", fill_color=None, line_color=BLACK, line_width=2.2,
+        level="overlay",  # a layer of its own: it moves and the points are not drawn again
     )  # fmt: skip
     fig.add_tools(
         HoverTool(

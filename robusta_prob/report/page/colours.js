@@ -61,8 +61,9 @@ function categories(column, ofKinds) {
     else if (order.length <= LOOKS.length || used < LOOKS.length - 1) looks.set(word, LOOKS[used++]);
     else looks.set(word, [GREY, "circle"]);
   }
-  const others = order.filter((word) => word !== "" && word !== "no" && looks.get(word)[0] === GREY);
-  const legend = order.filter((word) => !others.includes(word)).map((word) => {
+  const isOther = (word) => word !== "" && word !== "no" && looks.get(word)[0] === GREY;
+  const others = order.filter(isOther);
+  const legend = order.filter((word) => !isOther(word)).map((word) => {
     const entry = element("span"), [colour, marker] = looks.get(word);
     entry.innerHTML = `<svg viewBox="0 0 14 14" fill="${colour}">${SHAPES[marker]}</svg>`;
     entry.append(`${word || (ofKinds ? "not flagged" : "none")} (${counts.get(word)})`);

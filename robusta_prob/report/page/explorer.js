@@ -112,7 +112,7 @@ window.startExplorer = function (doc, fixed) {
     windowsInWords();
     by("readout").textContent = "";
     encircle();
-    table.show(state);
+    table.mark(state);
     if (reveal) table.reveal(state.order.indexOf(row));
   }
 
@@ -127,28 +127,27 @@ window.startExplorer = function (doc, fixed) {
 
   // Selection -----------------------------------------------------------------------------------------
 
+  let faded = []; // what Bokeh has as selected, so that all others fade; they do not for the sake of one
+
   function select(rows) {
     state.selected = new Set(rows);
-    objects.selected.indices = rows;
+    const wanted = rows.length === 1 ? [] : rows;
+    if (wanted.length || faded.length || objects.selected.indices.length) objects.selected.indices = wanted;
+    faded = wanted;
     selectionChanged();
   }
 
   function selectionChanged() {
-    const one = state.selected.size === 1; // nothing fades for the sake of one
-    for (const name of ["map-points", "scatter-points"]) {
-      const faded = model(name).nonselection_glyph;
-      faded.fill_alpha = faded.line_alpha = one ? { field: "alpha" } : { value: 0.15 };
-    }
     by("clear").disabled = !state.selected.size;
     const number = state.selected.size || state.order.length;
     by("export").textContent = `export CSV (${number} ${state.selected.size ? "selected" : "listed"})`;
-    table.show(state);
+    table.mark(state);
   }
 
   // Of a lasso or a box: the most surprising one of it is shown.
   function dragged() {
     const { indices } = objects.selected;
-    if (indices.length === state.selected.size && indices.every((row) => state.selected.has(row))) return; // its own
+    if (indices.length === faded.length && indices.every((row, i) => row === faded[i])) return; // by the page itself
     const inside = indices.filter((row) => state.keep[row]);
     select(inside);
     if (by("only-selected").checked) list();
@@ -196,6 +195,7 @@ window.startExplorer = function (doc, fixed) {
     state.order = sorted(page, state.keep, state.sort);
     filter.booleans = state.keep;
     by("listed").textContent = `${state.order.length} of ${n} objects`;
+    table.show(state);
     selectionChanged();
   }
 
@@ -248,6 +248,7 @@ window.startExplorer = function (doc, fixed) {
   by("map-choice").disabled = !page.maps.length;
   by("no-map").hidden = Boolean(page.maps.length);
   by("figure-map").hidden = !page.maps.length;
+  if (!page.maps.length) by("figure-map").parentElement.style.flex = "none"; // the room is the scatter's
   if (page.facet) {
     const facet = named(page.facet), levels = [...new Set(everybody.map(facet.text))];
     levels.sort((a, b) => a.localeCompare(b, undefined, { numeric: true }));

@@ -1,6 +1,7 @@
 // The three panels of one object: spectrum with model and band, residual z, robust weight.
 
 const LINEAR = 3, STEEP = 15; // z axis: asinh beyond LINEAR, where some |z| is beyond STEEP
+const MANY = 1000; // pixels, which are about as many as those of the screen
 const APART = 13; // [px] between names of lines
 
 function makeSpectrum(doc, page, lines) {
@@ -8,7 +9,7 @@ function makeSpectrum(doc, page, lines) {
   const [steps, curve, bands, areas, windows, marks, beyond] =
     ["steps", "model", "bands", "areas", "windows", "marks", "beyond"].map(model);
   const x = model("pixels"), ranges = { flux: model("flux-range"), z: model("z-range"), weight: model("weight-range") };
-  let shown = null, grid = null, top = 1, set = lines;
+  let shown = null, grid = null, top = 1, set = lines, ticked = "";
 
   function axes(run) {
     if (grid === run.grid) return;
@@ -25,14 +26,12 @@ function makeSpectrum(doc, page, lines) {
     const steep = largest > STEEP, at = steep ? (v) => LINEAR * Math.asinh(v / LINEAR) : (v) => v;
     const end = at(Math.max(1.12 * largest, 5));
     ranges.z.setv({ start: -end, end, reset_start: -end, reset_end: end });
-    let ticks = largest > 9 ? [-10, 0, 10] : [-4, 0, 4];
-    if (steep) {
-      const decade = 10 ** Math.floor(Math.log10(largest));
-      ticks = [-decade, 0, decade];
+    const far = steep ? 10 ** Math.floor(Math.log10(largest)) : largest > 9 ? 10 : 4, ticks = [-far, 0, far];
+    if (String([steep, ...ticks]) !== ticked) {
+      ticked = String([steep, ...ticks]);
+      model("z-ticks").ticks = ticks.map(at);
+      model("z").left[0].major_label_overrides = new Map(ticks.map((tick) => [at(tick), told(tick)]));
     }
-    const labels = new Map(ticks.map((tick) => [at(tick), told(tick)]));
-    model("z-ticks").ticks = ticks.map(at);
-    model("z").left[0].major_label_overrides = labels;
     reach.forEach((r, i) => model(["band68", "band95"][i]).setv({ bottom: -at(r), top: at(r) }));
     document.getElementById("z-note").textContent = steep ? `z axis: asinh beyond ${LINEAR}` : "";
     return at;
@@ -76,10 +75,12 @@ function makeSpectrum(doc, page, lines) {
 
     steps.data = { x: edges, flux: twice(flux), z: twice(z.map(at)), weight: twice(weight) };
     curve.data = { x: shown.x, model: shown.model };
-    // an area has no holes: it is given no height there
-    const side = (r, sign) => twice(shown.model.map((value, j) => value + (sd[j] >= 0 ? sign * r * sd[j] : 0)));
+    // An area has no holes: it is given no height there. Of many pixels it has one corner each: it is what takes
+    // the longest to draw.
+    const corners = shown.x.length > MANY ? (values) => values : twice;
+    const side = (r, sign) => corners(shown.model.map((value, j) => value + (sd[j] >= 0 ? sign * r * sd[j] : 0)));
     bands.data = {
-      x: edges, low68: side(reach[0], -1), high68: side(reach[0], 1), low95: side(reach[1], -1), high95: side(reach[1], 1),
+      x: shown.x.length > MANY ? shown.x : edges, low68: side(reach[0], -1), high68: side(reach[0], 1), low95: side(reach[1], -1), high95: side(reach[1], 1),
     };
     areas.data = { x: edges, weight: twice(weight.map((w) => w || 0)) };
     windows.data = {
@@ -101,8 +102,9 @@ function makeSpectrum(doc, page, lines) {
     names();
   }
 
-  function clear() {
+  function clear(reach) {
     shown = null;
+    scaleOfZ([], reach);
     for (const source of [steps, curve, bands, areas, windows, marks, beyond]) {
       source.data = Object.fromEntries(Object.keys(source.data).map((name) => [name, []]));
     }
@@ -112,7 +114,7 @@ function makeSpectrum(doc, page, lines) {
     show(row) {
       const run = page.runs[page.run[row]], place = page.place[row];
       axes(run);
-      if (place < 0) return clear();
+      if (place < 0) return clear(run.reach);
       shown = spectrumOf(run, place);
       draw();
     },

@@ -25,6 +25,7 @@ function makeTable(place, columns, { sort, pick }) {
   place.append(table);
 
   let order = [], current = -1, selected = new Set(), first = -1, last = -1;
+  const look = (index) => (index === current ? "current" : selected.has(index) ? "selected" : "");
   body.addEventListener("click", (event) => {
     const line = event.target.closest("tr[data-row]");
     if (line) pick(Number(line.dataset.row), event.shiftKey || event.ctrlKey || event.metaKey);
@@ -48,7 +49,7 @@ function makeTable(place, columns, { sort, pick }) {
     if (!always && from === first && to === last) return;
     [first, last] = [from, to];
     const lines = order.slice(from, to).map((index) => {
-      const tr = element("tr", index === current ? "current" : selected.has(index) ? "selected" : "");
+      const tr = element("tr", look(index));
       tr.dataset.row = index;
       for (const column of columns) tr.append(element("td", column.kind === "number" ? "number" : "", column.text(index)));
       return tr;
@@ -57,6 +58,11 @@ function makeTable(place, columns, { sort, pick }) {
   }
 
   return {
+    // The same lines, of which others are selected or current.
+    mark(state) {
+      ({ current, selected } = state);
+      for (const tr of body.children) if (tr.dataset.row) tr.className = look(Number(tr.dataset.row));
+    },
     show(state) {
       ({ order, current, selected } = state);
       headings.forEach((th, i) => {
