@@ -63,7 +63,7 @@ def busy(driver: Any) -> float:
 
 
 def clicks(page: Path, folder: Path, number: int) -> tuple[float, float, list[float], list[float]]:
-    """Seconds: until the page is drawn, of CPU per click, of clicks into the table and on points of the map."""
+    """Seconds until the page is drawn; of CPU per click; of clicks into the table, and on points of a map."""
     driver = browsers.start(folder)
     try:
         browsers.resize(driver, 1920, 1080)

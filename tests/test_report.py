@@ -252,6 +252,12 @@ def test_names_cannot_leave_their_place(explorer: report.Explorer, tmp_path: Pat
     assert as_json("</script>&<!--") == '"\\u003c/script\\u003e\\u0026\\u003c!--"'
 
 
+def test_one_call_writes_a_page(made: Sample, tmp_path: Path, no_umap: None) -> None:
+    report.write_report(*made, tmp_path / "page.html", spectra="flagged", title="One & only")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<title>One &amp; only</title>" in text and mapping.PCA in text
+
+
 def test_cells_have_four_characters_each(explorer: report.Explorer) -> None:
     assert len("".join(packed_cells(explorer.runs[0]))) == 4 * M * N
 

@@ -114,7 +114,7 @@ def main(
         "normal spectra flagged": [int(scores.flagged[normal].sum()), int(normal.sum())],
     }
 
-    report.write_page(report.explore(fit, data, scores), output / "report.html", title="The toy survey")
+    report.write_report(fit, data, scores, output / "report.html", title="The toy survey")
 
     # %% Everybody's error on the clean test spectra.
     models = {

@@ -1,7 +1,7 @@
 """One self-contained HTML page that explores a fit and its outliers. Needs the extra `report`.
 
     from robusta_prob import report
-    report.write_page(report.explore(fit, data, scores), "report.html", title="My survey")
+    report.write_report(fit, data, scores, "report.html", title="My survey")
 
 `explore` makes what a page shows of one fit, `joined` puts several together, `write_page` writes it.
 """

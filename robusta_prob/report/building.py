@@ -103,7 +103,7 @@ def explore(
     >>> data = rp.simulate.toy(200, 150, seed=1).data
     >>> fit = rp.fit(data, rank=5)
     >>> report.explore(fit, data, rp.surprise(fit, data), embedding=False)
-    Explorer(200 objects, 200 with spectra, 37 columns)
+    Explorer(200 objects, 200 with spectra, 33 columns)
     """
     check_same_pixels(fit, data)
     check_same_objects(scores, data, "scores", "surprise")

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from robusta_prob.data import Dataset
+from robusta_prob.inference.results import Fit, Projection
 from robusta_prob.io import atomic_path
 from robusta_prob.report.building import explore
 from robusta_prob.report.explorer import Explorer
 from robusta_prob.report.packing import as_json, packed_cells, packed_page
+from robusta_prob.scoring.results import Surprise
 
 SCRIPTS = ("data", "cells", "colours", "scales", "table", "spectrum", "filters", "explorer")
 CELLS = "<!-- cells -->"
@@ -105,14 +108,44 @@ def check_library() -> None:
         raise ImportError(NEEDED) from error
 
 
-def write_report(*of: Any, path: str | os.PathLike[str], title: str = "robusta-prob", **options: Any) -> None:
-    """`write_page` of `explore(fit, data, scores, ...)` with the same arguments.
+def write_report(
+    fit: Fit,
+    data: Dataset,
+    scores: Surprise,
+    path: str | os.PathLike[str],
+    projection: Projection | None = None,
+    *,
+    title: str = "robusta-prob",
+    **options: Any,
+) -> None:
+    """The page of one fit: `write_page` of what `explore` makes of it.
+
+    Parameters
+    ----------
+    fit : Fit
+    data : Dataset
+    scores : Surprise
+        Of these data.
+    path : path
+        File to write, in a folder that exists.
+    projection : Projection, optional
+        Of these data, if there is one already.
+    title : str
+        Of the page.
+    **options
+        Of `explore`: embedding, lines, spectra, limit_mb, labels, survey, callback.
+
+    Raises
+    ------
+    ImportError, ValueError, OSError
+        As these two do.
 
     Examples
     --------
-    >>> report.write_report(fit, data, scores, path="report.html", title="My survey")  # doctest: +SKIP
+    >>> report.write_report(fit, data, scores, "report.html", title="My survey")  # doctest: +SKIP
     """
-    write_page(explore(*of, **options), path, title=title)
+    check_library()
+    write_page(explore(fit, data, scores, projection, **options), path, title=title)
 
 
 def summary_of(explorer: Explorer) -> str:

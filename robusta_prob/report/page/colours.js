@@ -29,7 +29,7 @@ function ramp(column, palette) {
   const values = Array.from(column.values, on), known = values.filter(Number.isFinite).sort((a, b) => a - b);
   const at = (share) => known[Math.round(share * (known.length - 1))];
   let low = at(0.01), high = at(0.99);
-  if (!(high > low)) [low, high] = [known[0], known[known.length - 1]];
+  if (scale || !(high > low)) [low, high] = [known[0], known[known.length - 1]];
   const of = (value) => {
     if (!Number.isFinite(value)) return "#c8c8c8";
     const share = high > low ? (value - low) / (high - low) : 0.5;
