@@ -87,7 +87,8 @@ def _scatter(
             limit=1,
         )
     )
-    fig.js_on_event("tap", _calls(f"tapped({name!r}, cb_obj)"))
+    for event in ("tap", "doubletap", "pressup"):  # a click soon after another one, and a slow one
+        fig.js_on_event(event, _calls(f"tapped({name!r}, cb_obj)"))
     return _plain(fig)
 
 
