@@ -21,6 +21,7 @@ help:  ## say what there is to make
 
 demo: .venv/.dev  ## fit and score the toy survey; pictures and a report in ./demo
 	$(BIN)/robusta-prob demo -o demo
+	$(BIN)/robusta-prob report demo
 
 test: .venv/.dev  ## run the tests
 	$(BIN)/python -m pytest

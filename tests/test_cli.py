@@ -190,12 +190,16 @@ def test_score_elsewhere_leaves_the_run_alone(run: Path, scored: tuple[Path, str
     assert {path.name for path in scored[0].iterdir()} == {
         "outliers.png",
         "scores.csv",
+        "scores.h5",
+        "scores.json",
         "surprise.png",
         "windows.csv",
     }
     assert not {path.name for path in run.iterdir()} & {
         "outliers.png",
         "scores.csv",
+        "scores.h5",
+        "scores.json",
         "surprise.png",
         "windows.csv",
     }
@@ -231,7 +235,15 @@ def test_demo_finds_what_it_hid(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert text in out
     made = {path.name for path in (tmp_path / "demo").iterdir()}
     pictures = {"basis.png", "history.png", "outliers.png", "surprise.png"}
-    assert made == {"survey.h5", "fit.h5", "scores.csv", "windows.csv", *pictures}
+    assert made == {
+        "survey.h5",
+        "fit.h5",
+        "scores.csv",
+        "scores.h5",
+        "scores.json",
+        "windows.csv",
+        *pictures,
+    }
     assert all(str(tmp_path / "demo" / name) in out for name in made)
     survey = rp.read(tmp_path / "demo" / "survey.h5")
     np.testing.assert_array_equal(survey.flux, rp.simulate.toy(N, M, seed=1).data.flux)
@@ -438,7 +450,7 @@ def test_help_as_a_program(module: str) -> None:
     assert "robusta-prob score run spectra.h5" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "select", "fit", "project", "score"])
+@pytest.mark.parametrize("command", ["demo", "select", "fit", "project", "score", "report"])
 def test_every_help_says_what_goes_in_and_comes_out(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         cli.main([command, "--help"])

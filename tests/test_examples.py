@@ -42,6 +42,7 @@ def test_the_toy_survey_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(run.rivals, "check", lambda: None)
     simulate.main(tmp_path, 400, 120)
     results = run.main(tmp_path, 400, 120, package=False)
+    assert (tmp_path / "report.html").stat().st_size > 1e6
     assert results["chosen"] == {"rank": 5, "scale": results["chosen"]["scale"], "learned": 5, "supported": 5}
     assert min(results["errors"], key=lambda name: results["errors"][name]["mean"]) == "ours"
     assert results["errors"]["ours"]["mean"] < 0.1 * results["errors"]["HMF"]["mean"]

@@ -23,6 +23,7 @@ from examples.gaia_rvs import (  # noqa: E402
     bins,
     compare,
     embed,
+    explore,
     replot,
     simulate,
     summarise,
@@ -140,6 +141,7 @@ def test_every_product_is_there_and_the_bins_without_a_model_pass_through(done):
         folder = done / f"bin-{number:02d}"
         assert len(read_table(folder / analyse.OUTLIERS)) == 0
         assert not (folder / "pictures").exists()
+    assert (done / "report.html").stat().st_size > 1e6
     outliers = read_table(done / "outliers")
     assert len(outliers) and outliers["least_p"].is_monotonic_increasing
     pages = list(done.glob("bin-*/outliers/001-*-strong.png"))
@@ -204,6 +206,7 @@ def test_later_steps_never_open_the_file_of_spectra(done, inputs, tmp_path):
     summarise.run(config)
     embed.run(config)
     compare.run(config)
+    explore.run(config)
     for number in (4, 5):
         replot.run(config, number)
     assert (copy / "pictures/agreement.png").exists()
@@ -218,7 +221,7 @@ def test_nobody_on_any_list_is_a_result(done, inputs, tmp_path, monkeypatch):
     (copy / "umap.json").unlink()
     table_of = analyse.table_of
     monkeypatch.setattr(analyse, "table_of", lambda *a: table_of(*a).assign(flagged=False, published=False))
-    for step in ("analyse", "summarise", "umap", "compare"):
+    for step in ("analyse", "summarise", "umap", "compare", "report"):
         assert main(arguments(inputs, copy, step)) == 0
     replot.run(Config.read(inputs / "config.toml").located(output=copy), 4)
     assert len(read_table(copy / "outliers")) == len(read_table(copy / "embedding")) == 0

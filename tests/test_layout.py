@@ -29,7 +29,7 @@ ROOMS = (
 )
 ORDER = {room: place for place, rooms in enumerate(ROOMS) for room in rooms}
 MAX_LINES = 320
-LAZY = ("matplotlib", "umap", "arviz", "astropy", "pandas")  # slow to import, and needed by few
+LAZY = ("matplotlib", "umap", "arviz", "astropy", "pandas", "bokeh")  # slow to import, and needed by few
 
 
 def module_of(file: Path) -> tuple[str, ...]:

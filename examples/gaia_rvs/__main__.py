@@ -18,13 +18,13 @@ from functools import partial
 from pathlib import Path
 
 import robusta_prob as rp
-from examples.gaia_rvs import analyse, bins, compare, embed, replot, simulate, summarise, train
+from examples.gaia_rvs import analyse, bins, compare, embed, explore, replot, simulate, summarise, train
 from examples.gaia_rvs.config import PRESETS, Config
 from examples.gaia_rvs.tables import is_made, swept, write_json
 
 PER_BIN = {"train": train, "analyse": analyse, "replot": replot}
-ACROSS = {"bins": bins, "summarise": summarise, "umap": embed, "compare": compare}
-ORDER = ("bins", "train", "analyse", "summarise", "replot", "umap", "compare")
+ACROSS = {"bins": bins, "summarise": summarise, "umap": embed, "compare": compare, "report": explore}
+ORDER = ("bins", "train", "analyse", "summarise", "replot", "umap", "compare", "report")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -22,6 +22,7 @@ import numpy as np
 import robusta_prob as rp
 from examples.toy import rivals
 from examples.toy.simulate import Halves, halves
+from robusta_prob import report
 
 RANKS, SCALES = range(3, 8), (0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 10.0)
 GENEROUS = 9  # components of the one fit that tells how many are supported
@@ -112,6 +113,8 @@ def main(
         "spectra with foreign lines flagged": [int(scores.flagged[lined].sum()), int(lined.sum())],
         "normal spectra flagged": [int(scores.flagged[normal].sum()), int(normal.sum())],
     }
+
+    report.write_report(fit, data, scores, output / "report.html", title="The toy survey")
 
     # %% Everybody's error on the clean test spectra.
     models = {

@@ -1,4 +1,4 @@
-"""The command line: `robusta-prob demo | select | fit | project | score`, a thin shell over the library.
+"""`robusta-prob demo | select | fit | project | score | report`: a thin shell over the library.
 
 `arguments` says what can be asked, `commands` and `choosing` do it; what they share, and all that prints or
 touches `jax.config`, is in `shared`.
@@ -15,6 +15,7 @@ import robusta_prob as rp
 from robusta_prob.cli.arguments import parser
 from robusta_prob.cli.choosing import run_select
 from robusta_prob.cli.commands import run_demo, run_fit, run_project, run_score
+from robusta_prob.cli.reporting import run_report
 from robusta_prob.cli.shared import complain, keep_compiled, one_line, warn
 
 ERRORS = (ValueError, TypeError, KeyError, OSError, FloatingPointError, ImportError, MemoryError)
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "fit": run_fit,
         "project": run_project,
         "score": run_score,
+        "report": run_report,
     }
     keep_compiled()
     with warnings.catch_warnings():

@@ -31,6 +31,13 @@ In:   RUN, the folder of `robusta-prob fit` (or its fit.h5), and FILE, spectra o
 Out:  scores.csv (one line per object, the most surprising first, with all metadata columns of FILE),
       windows.csv (where flagged objects are off), surprise.png (all objects) and outliers.png (the most
       surprising ones), in RUN unless -o says where."""
+REPORT_HELP = """\
+A page to explore a run with: every object and its spectrum, linked, in one HTML file that works offline.
+
+In:   RUN, the folder that `robusta-prob score` (or `robusta-prob demo`) wrote to; and SPECTRA, where the file
+      of spectra is no longer where it was.
+Out:  RUN/report.html, and RUN/embedding.csv, where objects lie on its map. Needs: pip install
+      'robusta-prob[report]', and for a map by UMAP 'robusta-prob[umap]'."""
 DEMO_HELP = """\
 Simulate a small survey with known outliers, fit it, score it, and say how much of the truth was found.
 
@@ -82,6 +89,7 @@ def parser(version: str) -> argparse.ArgumentParser:
     _score_arguments(
         command("score", "rank spectra by how unexpected they are", SCORE_HELP, "run spectra.h5")
     )
+    _report_arguments(command("report", "a page to explore a run with", REPORT_HELP, "run"))
     return top
 
 
@@ -184,6 +192,40 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
         help="judge objects against the bulk of them: for surveys whose errors are wrong for everyone",
     )
     _names(parser)
+
+
+def _report_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("run", metavar="RUN", help="folder that `robusta-prob score` wrote to")
+    add(
+        "file",
+        metavar="SPECTRA",
+        nargs="?",
+        help="default: the spectra that were scored, where they were",
+    )
+    add("-o", "--output", metavar="PAGE.html", help="file to write (default: RUN/report.html)")
+    add("--title", help="of the page (default: the name of the folder)")
+    add(
+        "--spectra",
+        choices=("all", "flagged"),
+        default="all",
+        help="which objects bring their spectra: all that there is room for, flagged ones first (default), "
+        "or flagged ones alone",
+    )
+    add(
+        "--limit",
+        type=float,
+        default=55.0,
+        metavar="MB",
+        help="size of the page; what has no room brings no spectrum (default: 55)",
+    )
+    add(
+        "--lines",
+        type=values.lines,
+        action=values.Named,
+        metavar="NAME=X,X,...",
+        help="positions to mark, in units of the grid; may be repeated (default: those that were scored)",
+    )
 
 
 def _model(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:

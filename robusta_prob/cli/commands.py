@@ -14,7 +14,8 @@ import numpy as np
 
 import robusta_prob as rp
 from robusta_prob.cli.processes import join
-from robusta_prob.cli.shared import law, load, read, save, say, say_where, warn, writable
+from robusta_prob.cli.reporting import keep_scores
+from robusta_prob.cli.shared import fit_file, law, load, read, save, say, say_where, warn, writable
 from robusta_prob.inference.iterate import NON_FINITE
 from robusta_prob.io import atomic_path
 from robusta_prob.scoring.table import most_surprising
@@ -24,7 +25,7 @@ TOO_MANY = 0.2  # share of flagged objects that says more about the model than a
 ROWS_PRINTED = 10
 DEMO_RANK = 5  # that of `simulate.toy`
 OF_FIT = ("fit.h5", "basis.png", "history.png")
-OF_SCORES = ("scores.csv", "windows.csv", "surprise.png", "outliers.png")
+OF_SCORES = ("scores.csv", "windows.csv", "surprise.png", "outliers.png", "scores.h5", "scores.json")
 
 
 def run_fit(options: argparse.Namespace) -> int:
@@ -65,8 +66,10 @@ def run_score(options: argparse.Namespace) -> int:
     run, fit = load(options.fit)
     data = read(options, str(fit.dtype))
     with writable(options.output or run) as folder:
-        _score_and_write(fit, data, options, folder)
+        scores = _score_and_write(fit, data, options, folder)
+        keep_scores(scores, folder, fit_file(options.fit), Path(options.file), options)
     say_where(options, folder, *OF_SCORES)
+    say(options, "Next: " + shlex.join(["robusta-prob", "report", str(folder)]))
     return 0
 
 
@@ -80,6 +83,7 @@ def run_demo(options: argparse.Namespace) -> int:
         say(options, f"Toy survey: {n:,} spectra x {m:,} pixels, of rank {DEMO_RANK}; {data.census}")
         fit = _fit_and_write(data, DEMO_RANK, options, folder)
         scores = _score_and_write(fit, data, options, folder)
+        keep_scores(scores, folder, folder / "fit.h5", folder / "survey.h5", options)
     sine = rp.simulate.largest_angle(fit.basis, survey.truth.basis)
     say(options, f"\nAgainst the truth, at q < {FLAG}:")
     say(options, f"  sine of the largest angle between the basis and the true one: {sine:.4f}")
@@ -93,7 +97,7 @@ def run_demo(options: argparse.Namespace) -> int:
     say_where(options, folder, "survey.h5", *OF_FIT, *OF_SCORES)
     spectra, run = str(folder / "survey.h5"), str(folder / "run")
     again = ["robusta-prob", "fit", spectra, "--rank", str(DEMO_RANK), "-o", run]
-    say(options, "Next: " + shlex.join(again))
+    say(options, "Next: " + shlex.join(["robusta-prob", "report", str(folder)]) + "; " + shlex.join(again))
     return int(fit.status.code == NON_FINITE)
 
 

@@ -37,6 +37,8 @@ WRITTEN = {
     "scores.csv": "all objects, the most surprising first",
     "basis.png": "picture of the basis",
     "history.png": "picture of how the fit came to rest",
+    "scores.h5": "the scores as they are in Python, for `robusta-prob report`",
+    "scores.json": "of which fit and which spectra they are",
     "windows.csv": "where flagged objects are off: centre, width, depth",
     "surprise.png": "picture of the scores of all objects",
     "outliers.png": "picture of the most surprising objects",
@@ -57,10 +59,15 @@ def read(options: argparse.Namespace, dtype: str) -> rp.Dataset:
     return data
 
 
+def fit_file(run: str) -> Path:
+    """The file of an earlier fit, by its own name or by that of its folder."""
+    path = Path(run)
+    return path if path.is_file() else path / "fit.h5"
+
+
 def load(run: str) -> tuple[Path, rp.Fit]:
     """The folder of an earlier fit, and the fit."""
-    path = Path(run)
-    path = path if path.is_file() else path / "fit.h5"
+    path = fit_file(run)
     return path.parent, rp.load(path)
 
 

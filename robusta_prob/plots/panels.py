@@ -75,7 +75,7 @@ def drawn(
             z=z[i][order],
             weight=weight[i][order],
             reach=reach,
-            windows=_stretches(scores, int(row), data.grid[order], order),
+            windows=stretches(scores, int(row), data.grid[order], order),
         )
         for i, row in enumerate(rows)
     ]
@@ -182,7 +182,7 @@ def _scale_z(axes: Axes, largest: float) -> None:
     )
 
 
-def _stretches(
+def stretches(
     scores: Surprise, row: int, x: Float[np.ndarray, " pixels"], order: Shaped[np.ndarray, " pixels"]
 ) -> list[Stretch]:
     """Windows of an object on the axis: a run of pixels is one stretch where the grid rises or falls."""

@@ -181,7 +181,7 @@ def _histogram(axes: Axes, scores: Surprise) -> None:
 
 
 def _against_sn(axes: Axes, scores: Surprise, data: Dataset) -> None:
-    sn, scored = _median_sn(data), ~np.isnan(scores.object.z)
+    sn, scored = median_sn(data), ~np.isnan(scores.object.z)
     flagged = scores.flagged & scored
     rest = scored & ~flagged
     logarithmic = 2 * int((sn[scored] > 0).sum()) > int(scored.sum())
@@ -252,7 +252,7 @@ def _few_digits(value: float, _: object) -> str:
     return f"{value:g}" if round(value / 10.0 ** math.floor(math.log10(value) + 1e-9)) in (2, 5) else ""
 
 
-def _median_sn(data: Dataset) -> Float[np.ndarray, " objects"]:
+def median_sn(data: Dataset) -> Float[np.ndarray, " objects"]:
     """Median of flux * sqrt(ivar) over the observed pixels of every object; NaN where there are none."""
     sn = np.empty(data.shape[0])
     for here, flux, ivar in data.blocks(1024):

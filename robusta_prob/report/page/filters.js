@@ -1,0 +1,62 @@
+// Which objects are listed, and in which order.
+
+const COMPARE = {
+  ">": (a, b) => a > b, "<": (a, b) => a < b, ">=": (a, b) => a >= b, "<=": (a, b) => a <= b, "=": (a, b) => a === b,
+};
+
+// 'foreign "star 4" sn>20' as a test of a row: all words must be in it, all comparisons must hold.
+function searched(text, page) {
+  const words = [], comparisons = [];
+  for (const [, quoted, bare] of text.toLowerCase().matchAll(/"([^"]+)"|(\S+)/g)) {
+    const word = quoted || bare;
+    const [, name, sign, number] = /^([^<>=]+)(>=|<=|>|<|=)(.+)$/.exec(word) || [];
+    const column = name && page.columns.find((one) => one.name.toLowerCase() === name);
+    if (column && column.kind === "number" && number.trim() !== "" && !Number.isNaN(Number(number))) {
+      comparisons.push((row) => COMPARE[sign](column.values[row], Number(number)));
+    } else if (column && sign === "=") {
+      comparisons.push((row) => column.text(row).toLowerCase() === number);
+    } else words.push(word);
+  }
+  const texts = page.columns.filter((column) => column.kind === "text" || column.name === "id" || column.name === page.facet);
+  return (row) =>
+    comparisons.every((holds) => holds(row)) &&
+    words.every((word) => texts.some((column) => column.text(row).toLowerCase().includes(word)));
+}
+
+function filtered(page, wanted) {
+  const { flagged, in_all_bins: all } = Object.fromEntries(page.columns.map((column) => [column.name, column.values]));
+  const facet = page.facet && page.named.get(page.facet), found = searched(wanted.search, page);
+  const keep = new Array(page.run.length);
+  for (let row = 0; row < keep.length; row++) {
+    keep[row] =
+      (!wanted.flagged || flagged[row] === 1) &&
+      (!wanted.allBins || (flagged[row] === 1 && all[row] === 1)) &&
+      (!wanted.carried || page.place[row] >= 0) &&
+      (!wanted.selection || wanted.selection.has(row)) &&
+      (wanted.facet === "" || facet.text(row) === wanted.facet) &&
+      found(row);
+  }
+  return keep;
+}
+
+// Rows that are kept, sorted by a column; what is missing comes last, either way.
+function sorted(page, keep, { name, down }) {
+  const { values, kind } = page.named.get(name), rank = page.named.get("rank").values, sign = down ? -1 : 1;
+  const missing = (value) => (kind === "text" ? value === "" : Number.isNaN(value));
+  const compare = (a, b) => {
+    const [u, v] = [values[a], values[b]], [lost, gone] = [missing(u), missing(v)];
+    if (lost || gone) return lost - gone || rank[a] - rank[b];
+    return (u < v ? -sign : u > v ? sign : 0) || rank[a] - rank[b];
+  };
+  const rows = [];
+  keep.forEach((kept, row) => kept && rows.push(row));
+  return rows.sort(compare);
+}
+
+// The rows as CSV, all columns, as RFC 4180 has it.
+function csvOf(page, rows) {
+  const quoted = (text) => (/[",\r\n]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text);
+  const lines = [page.columns.map((column) => quoted(column.name)).join(",")];
+  for (const row of rows) lines.push(page.columns.map((column) => quoted(column.csv(row))).join(","));
+  return lines.join("\r\n") + "\r\n";
+}
