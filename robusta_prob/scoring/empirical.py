@@ -19,6 +19,7 @@ TAIL = 0.95  # quantile of the others that tells how wide a group's bulk is towa
 # What a basis lacks may grow with the distance from the population: not, or as its root (the distance is
 # squared). In proportion, strange objects, whose coefficients are strange too, would be left to themselves.
 POWERS = (0.0, 0.25)
+DOUBT = 1e-3  # mean log density [nats] by which leaving out the distance has to be better
 NEAREST = 0.25  # squared distance per component, below which all are equally well described
 CARRIED = (
     1.0  # e-folds of the error, over which a width is carried on beyond the group of the smallest errors
@@ -170,13 +171,13 @@ def by_error(
     of objects that are not strange by its quartiles, and is at least 1, and no centre is below 0: no object
     becomes more surprising than the null law has it. `two_sided` are tests whose deviates have a sign.
     """
-    tried = []
+    best, null = -np.inf, plain
     for power in POWERS:
-        null = plain._replace(power=power)
-        error = null.relative_error(level, distance)
-        null = _grouped(null, error, tests, two_sided)
-        tried.append((_log_density(null, error, tests, two_sided), null))
-    null = max(tried, key=lambda one: one[0])[1]
+        error = plain._replace(power=power).relative_error(level, distance)
+        tried = _grouped(plain._replace(power=power), error, tests, two_sided)
+        density = _log_density(tried, error, tests, two_sided)
+        if density > best - DOUBT:
+            best, null = density, tried
     # what is strange by other tests says nothing of how far normal objects reach
     strange = np.zeros(len(level), bool)
     for name in set(tests) - two_sided:

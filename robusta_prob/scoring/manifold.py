@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy import special
 
-from robusta_prob.inference.problem import chi2_quantile
 from robusta_prob.inference.results import Fit, Projection
 
 UNINFORMED = 1e-2  # share of the population's variance that an estimate must keep to be judged
@@ -38,7 +38,7 @@ def mahalanobis(
 
 
 class Yielded(NamedTuple):
-    """Objects far from the population, where it holds them less."""
+    """Objects farther from the population than most, where it holds them less."""
 
     rows: Int[np.ndarray, " far"]
     shift: Float[np.ndarray, "far rank"]  # of their coefficients
@@ -46,14 +46,14 @@ class Yielded(NamedTuple):
 
 
 def yielded(fit: Fit, projection: Projection) -> Yielded:
-    """Coefficients of far objects under a population whose precision falls like the squared distance.
+    """Coefficients of the farther half under a population whose precision falls like the squared distance.
 
     Where its data are noisy a Normal law draws what is rare towards what is usual, and what is left may look
-    like a line. Beyond the 99 % radius r the precision is (r / d)^2 times the Normal law's, as the object's
-    vote on the population is: one step of Newton's, with the robust weights as they are.
+    like a line. Beyond the median distance r the precision is (r / d)^2 times the Normal law's, like that of
+    a law with a tail: one step of Newton's, with the robust weights as they are.
     """
     distance, _ = mahalanobis(fit, projection)
-    cut = chi2_quantile(fit.rank)
+    cut = special.chdtri(fit.rank, 0.5)
     rows = np.flatnonzero(distance > (np.inf if fit.flat_prior else cut))
     precision, lost = np.linalg.inv(fit.population.covariance), 1.0 - cut / distance[rows]
     V = projection.covariance[rows].astype(float)
