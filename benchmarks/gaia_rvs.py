@@ -30,6 +30,7 @@ from examples.gaia_rvs.tables import read_table  # noqa: E402
 ONE, ALL, BIN, COLOURS = 207_000, 500_000, 4, (0.78, 0.93)  # of which 192,000 have all that it takes
 LEARNED = "[model]\nranks = [{rank}]\nscales = []\n"
 ROWS = 1024
+STEPS = [-1000, 3, 5, 6, 7, 8, 9, 10, 13, 20, 40, 1000]  # of the S/N of lines
 CHILD = """
 import json, resource, sys, time
 from examples.gaia_rvs.__main__ import main
@@ -114,11 +115,31 @@ def all_bins(folder: Path, objects: int, rank: int) -> list[str]:
         "",
         *table_of(found.drop(columns="amplitude").assign(amplitude=found["amplitude"].map("{:.3g}".format))),
         "",
+        "**Ca II emission** by its matched-filter S/N, amplitude over its error as measured (target: "
+        "all of 8 or more found, and named lines).",
+        "",
+        *table_of(calcium(folder / "run")),
+        "",
         "**Completeness**: strength at which half of what is injected into normal spectra of a bin is found.",
         "",
         *table_of(half.pivot(index="bin", columns="kind", values="half").round(1).reset_index()),
         "",
     ]
+
+
+def calcium(run: Path) -> pd.DataFrame:
+    """Stars with emission in the calcium triplet, found and named, in steps of the measured S/N."""
+    stars = pd.concat([read_table(path.with_suffix("")) for path in sorted(run.glob("bin-*/stars.h5"))])
+    own = stars.merge(pd.read_csv(run.parent / simulate.TRUTH), on="source_id", suffixes=("", "_true"))
+    own = own[own["kind_true"] == "Ca II emission"]
+    step = pd.cut(own["Ca II_amplitude"] / own["Ca II_amplitude_sd"], STEPS, right=False)
+    named = own["flagged"] & (own["kind"] == "lines")
+    table = (
+        own.assign(named=named)
+        .groupby(step, observed=True)
+        .agg(number=("flagged", "size"), found=("flagged", "sum"), named=("named", "sum"))
+    )
+    return table.rename_axis("S/N").reset_index()
 
 
 def rates(false: pd.DataFrame) -> pd.DataFrame:
