@@ -165,7 +165,8 @@ def bases(config: Config, contamination: str, rank: int, shown: int = 5) -> Figu
         m: [basis_path(config, Half(0, half, contamination), m, rank) for half in (0, 1)] for m in methods
     }
     paths = {m: pair for m, pair in paths.items() if all(path.exists() for path in pair)}
-    figure = Figure(figsize=(PAGE, 6.0), layout="constrained")
+    shown = min(shown, rank)
+    figure = Figure(figsize=(PAGE, 1.2 * shown), layout="constrained")
     panels = figure.subplots(shown, len(paths), sharex=True, sharey="row", squeeze=False)
     first = None
     for column, (method, pair) in reversed(list(enumerate(paths.items()))):
@@ -173,14 +174,16 @@ def bases(config: Config, contamination: str, rank: int, shown: int = 5) -> Figu
         one = turned(one, some, law, first)
         first = one if first is None else first
         other = turned(other, some, law, one)
-        for row in range(min(shown, rank)):
+        for row in range(shown):
             axes = panels[row, column]
             axes.plot(data.grid, one[row], color=LOOKS[method][0], lw=1.2)
             axes.plot(data.grid, other[row], color=BLACK, lw=0.6, ls="--")
             cosine = float(abs(one[row] @ other[row]))
-            axes.text(0.97, 0.06, f"{cosine:.3f}", transform=axes.transAxes, fontsize=7, ha="right")
+            box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
+            place = {"transform": axes.transAxes, "ha": "right", "va": "top"}
+            axes.text(0.98, 0.96, f"{cosine:.3f}", fontsize=7, bbox=box, **place)
             finish(axes, data.grid)
-            axes.set_ylabel(f"{row + 1}" if column == 0 else "", rotation=0, fontsize=SMALL)
+            axes.set_ylabel(f"{row + 1}" if column == 0 else "", rotation=0, fontsize=SMALL, labelpad=8)
         panels[0, column].set_title(method, fontsize=9)
         panels[-1, column].set_xlabel(WAVELENGTH, fontsize=SMALL)
     return figure
