@@ -166,7 +166,7 @@ def test_pca_imputes_what_is_missing():
     flux = 1.0 + rng.normal(size=(80, 2)) @ rng.normal(size=(2, 40))
     whole = rp.dataset(flux, np.ones_like(flux))
     holed = whole.hide(rng.random(flux.shape) < 0.01)
-    one, other = (rivals.learn(PCA, x, [3], Config().fits)[0] for x in (whole, holed))
+    one, other = (rivals.learn(PCA, x, 3, Config().fits) for x in (whole, holed))
     assert np.linalg.svd(one @ other.T, compute_uv=False).min() > 1.0 - 1e-4
 
 
@@ -356,7 +356,7 @@ def test_the_real_spectra_have_their_strangers(shared_data):
         "warmer stars": 160,
     }
     first, second = splits.halves(data, Splits(), 0)
-    basis = rivals.learn(PCA, data.take(first), [8], Config().fits)[0]
+    basis = rivals.learn(PCA, data.take(first), 8, Config().fits)
     held_out = second[survey.clean(data)[second]]
     cells = judge.cells_of(data.take(held_out), Config().judging, 0)
     assert 1.0 < judge.judge(basis, cells, judge.laws(Config().judging)[1]).rms_z < 2.0

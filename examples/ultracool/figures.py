@@ -57,7 +57,7 @@ def curves(axes: Axes, found: dict[str, Any], size: str, config: Config) -> None
         look = {"color": colour, "marker": mark, "ls": line, "ms": 4, "lw": 1.1, "elinewidth": 0.9}
         axes.errorbar(ranks * shift, mean, error, label=method, **look)
     axes.set_xscale("log")
-    axes.set_xticks(config.fits.ranks, [str(k) for k in config.fits.ranks])
+    axes.set_xticks(config.fits.ranks, list(map(str, config.fits.ranks)))
     axes.minorticks_off()
     axes.set_xlabel("components K", fontsize=SMALL)
     finish(axes)
@@ -283,7 +283,7 @@ def main(config: Config) -> None:
     """All pictures into the output folder."""
     output = config.files.output
     results = json.loads((output / "results.json").read_text())
-    rank = config.strangers.rank if config.strangers.rank in config.fits.ranks else config.fits.ranks[-1]
+    rank = config.strangers.rank if config.strangers.rank in config.fits.ranks else max(config.fits.ranks)
     save(accuracy(results, config), output / "accuracy.png")
     save(needed(results, config), output / "needed.png")
     for contamination in (NATURAL, INJECTED):

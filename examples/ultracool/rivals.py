@@ -46,11 +46,9 @@ def floored(data: rp.Dataset, floor: float) -> rp.Dataset:
     )
 
 
-def learn(method: str, data: rp.Dataset, ranks: Sequence[int], settings: Fits) -> list[np.ndarray]:
-    """A basis (K, M) with orthonormal rows for each of the ranks."""
-    if method == PACKAGE:
-        return package(data, ranks, settings)
-    return [orthonormal(_LEARN[method](data, rank, settings)) for rank in ranks]
+def learn(method: str, data: rp.Dataset, rank: int, settings: Fits) -> np.ndarray:
+    """A basis (K, M) with orthonormal rows."""
+    return orthonormal(_LEARN[method](data, rank, settings))
 
 
 def orthonormal(basis: np.ndarray) -> np.ndarray:
@@ -122,8 +120,8 @@ def fixed(settings: Fits) -> rp.Noise:
     return rp.Noise(scale=1.0, floor=settings.floor)
 
 
-def package(data: rp.Dataset, ranks: Sequence[int], settings: Fits) -> list[np.ndarray]:
-    """robusta-hmf 0.0.2, all ranks one after the other in a process of its own.
+def package(data: rp.Dataset, rank: int, settings: Fits) -> np.ndarray:
+    """robusta-hmf 0.0.2, in a process of its own.
 
     Raises
     ------
@@ -140,10 +138,10 @@ def package(data: rp.Dataset, ranks: Sequence[int], settings: Fits) -> list[np.n
         folder = Path(name)
         flux, ivar = np.asarray(data.flux, float) * data.unit, np.asarray(data.ivar, float) / data.unit**2
         np.savez(folder / "data.npz", flux=flux, ivar=ivar)
-        wanted = json.dumps([list(ranks), settings.robustness, settings.package_steps])
+        wanted = json.dumps([rank, settings.robustness, settings.package_steps])
         worker = Path(__file__).with_name("package_worker.py")
         subprocess.run([str(python), str(worker), name, wanted], check=True, stdout=subprocess.DEVNULL)
-        return [orthonormal(np.load(folder / f"{rank}.npy")) for rank in ranks]
+        return np.load(folder / "basis.npy")
 
 
 def without_package(settings: Fits) -> Fits:
@@ -151,4 +149,4 @@ def without_package(settings: Fits) -> Fits:
     return replace(settings, methods=available(settings.methods))
 
 
-_LEARN = {PCA: pca, HMF: hmf, CLIPPED: clipped, OURS: ours, OURS_FLOOR: ours_with_floor}
+_LEARN = {PCA: pca, HMF: hmf, CLIPPED: clipped, PACKAGE: package, OURS: ours, OURS_FLOOR: ours_with_floor}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import zlib
@@ -15,7 +16,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from examples.ultracool import judge, rivals, splits, strangers, survey
-from examples.ultracool.config import INJECTED, NATURAL, PACKAGE, Config
+from examples.ultracool.config import INJECTED, NATURAL, Config
 from examples.ultracool.splits import Half
 from examples.ultracool.store import agreement_path, basis_path, judged_path, load, write_array, write_json
 from robusta_prob.cli.shared import keep_compiled
@@ -54,55 +55,42 @@ def check_settings(config: Config) -> None:
 
 @dataclass(frozen=True)
 class Task:
-    """One method on one half: the ranks that are missing."""
+    """One basis: what is learned from one half."""
 
     which: Half
     method: str
-    ranks: tuple[int, ...]
+    rank: int
 
 
 def tasks(config: Config) -> Iterator[Task]:
-    """What is not there yet, split by split."""
-    for split in range(config.splits.number):
-        for contamination in (NATURAL, INJECTED):
-            for half in (0, 1):
-                which = Half(split, half, contamination)
-                for method in config.fits.methods:
-                    missing = [
-                        rank
-                        for rank in config.fits.ranks
-                        if not judged_path(config, which, method, rank).exists()
-                    ]
-                    if missing:
-                        yield Task(which, method, tuple(missing))
+    """What is not there yet: the first rank that is named on all splits, then the next."""
+    halves = itertools.product(range(config.splits.number), (NATURAL, INJECTED), (0, 1))
+    where = [Half(split, half, contamination) for split, contamination, half in halves]
+    for rank, which, method in itertools.product(config.fits.ranks, where, config.fits.methods):
+        if not judged_path(config, which, method, rank).exists():
+            yield Task(which, method, rank)
 
 
 def do(config: Config, task: Task) -> int:
-    """Fit, and judge by the clean dwarfs of the other half; returns how many bases were judged."""
+    """Learn a basis, and have it judged by the clean dwarfs of the other half; returns 1, for the bar."""
     data, which = load(config.files.data), task.which
-    paths = {rank: basis_path(config, which, task.method, rank) for rank in task.ranks}
-    unknown = [rank for rank, path in paths.items() if not path.exists()]
-    if unknown:
+    path = basis_path(config, which, task.method, task.rank)
+    if not path.exists():
         train = splits.training(data, which, config.splits, config.contamination)
-        # the package compiles for long: all ranks in one process; ours are kept one by one
-        groups = [unknown] if task.method == PACKAGE else [[rank] for rank in unknown]
-        for group in groups:
-            for rank, basis in zip(group, rivals.learn(task.method, train, group, config.fits), strict=True):
-                write_array(basis, paths[rank])
+        write_array(rivals.learn(task.method, train, task.rank, config.fits), path)
+    basis = np.load(path)
     held_out = splits.halves(data, config.splits, which.split)[1 - which.half]
     held_out = held_out[survey.clean(data)[held_out]]
     seed = 1000 * config.judging.seed + 2 * which.split + which.half
     cells = judge.cells_of(data.take(held_out), config.judging, seed)
-    for rank, path in paths.items():
-        basis = np.load(path)
-        told = {law.name: judge.judge(basis, cells, law)._asdict() for law in judge.laws(config.judging)}
-        write_json(told, judged_path(config, which, task.method, rank))
-    return len(task.ranks)
+    told = {law.name: judge.judge(basis, cells, law)._asdict() for law in judge.laws(config.judging)}
+    write_json(told, judged_path(config, which, task.method, task.rank))
+    return 1
 
 
-def in_processes(work: Callable[[Any], int], items: list[Any], workers: int, total: int, label: str) -> None:
+def in_processes(work: Callable[[Any], int], items: list[Any], workers: int, label: str) -> None:
     """Do all of it, in several processes where that is asked for, with a progress bar."""
-    with tqdm(total=total, desc=label, unit=" bases") as bar:
+    with tqdm(total=len(items), desc=label, unit=" bases") as bar:
         if workers == 1:
             for item in items:
                 bar.update(work(item))
@@ -139,11 +127,8 @@ def agree(config: Config) -> None:
 def main(config: Config) -> None:
     """Fit, judge, compare; then the search for strangers."""
     check_settings(config)
-    waiting = list(tasks(config))
-    total = sum(len(task.ranks) for task in waiting)
-    if waiting:
-        in_processes(partial(do, config), waiting, config.workers, total, "fit and judge")
+    if waiting := list(tasks(config)):
+        in_processes(partial(do, config), waiting, config.workers, "fit and judge")
     agree(config)
-    searches = strangers.missing(config)
-    if searches:
-        in_processes(partial(strangers.search, config), searches, config.workers, len(searches), "search")
+    if searches := strangers.missing(config):
+        in_processes(partial(strangers.search, config), searches, config.workers, "search")

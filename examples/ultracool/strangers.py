@@ -43,7 +43,7 @@ def search(config: Config, what: tuple[str, int]) -> int:
         if method == OURS:
             rp.save(fit, path.with_suffix(".h5"))
     else:
-        basis = rivals.learn(method, data, [rank], config.fits)[0]
+        basis = rivals.learn(method, data, rank, config.fits)
         found = {**of_rival(method, basis, data, config), "basis": basis}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary, temporary.open("wb") as file:

@@ -32,7 +32,7 @@ def gathered(config: Config) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for contamination in (NATURAL, INJECTED):
         for method in config.fits.methods:
-            for rank in config.fits.ranks:
+            for rank in sorted(config.fits.ranks):
                 splits = [
                     s
                     for s in range(config.splits.number)
@@ -186,7 +186,7 @@ def _judged(config: Config, contamination: str, by_method: dict[str, Any]) -> It
         "shared subspace": "shared",
         "halves differ by": "flux",
     }
-    for rank in config.fits.ranks:
+    for rank in sorted(config.fits.ranks):
         rows = {name: one[str(rank)] for name, one in by_method.items() if str(rank) in one}
         if not rows:
             continue
@@ -210,7 +210,7 @@ def _differences(config: Config, contamination: str, found: dict[str, Any]) -> I
         yield f"\n{contamination.capitalize()} contamination: {one} minus the other, within each split\n"
         yield _row(["K", "other", *sizes])
         yield "|---" * (len(sizes) + 2) + "|"
-        for rank in config.fits.ranks:
+        for rank in sorted(config.fits.ranks):
             for other in config.fits.methods:
                 pairs = [paired(found, contamination, rank, size, one, other) for size in sizes]
                 if other != one and not math.isnan(pairs[0][0]):
