@@ -14,7 +14,18 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 import robusta_prob as rp  # noqa: E402
-from examples.ultracool import judge, prepare, rivals, run, simulate, splits, strangers, survey, tables  # noqa: E402
+from examples.ultracool import (  # noqa: E402
+    judge,
+    prepare,
+    rivals,
+    run,
+    simulate,
+    splits,
+    store,
+    strangers,
+    survey,
+    tables,
+)
 from examples.ultracool.__main__ import main  # noqa: E402
 from examples.ultracool.config import (  # noqa: E402
     HMF,
@@ -53,16 +64,6 @@ def file(tmp_path_factory):
 @pytest.fixture(scope="module")
 def data(file):
     return survey.read(file)
-
-
-@pytest.fixture(scope="module")
-def done(file, tmp_path_factory):
-    """A whole run: its folder and its command."""
-    folder = tmp_path_factory.mktemp("run")
-    (folder / "some.toml").write_text(TOML)
-    command = ["run", "--data", str(file), "--config", str(folder / "some.toml"), "-o", str(folder / "out")]
-    assert main(command) == 0
-    return folder / "out", command
 
 
 # The simulator and the labels ------------------------------------------------------------------------
@@ -191,8 +192,20 @@ def test_components_are_interpolated():
 # All of it -------------------------------------------------------------------------------------------
 
 
-def test_everything_is_written(done):
-    out, _ = done
+def test_a_run_is_written_kept_and_guarded(file, tmp_path, monkeypatch, capsys):
+    """One test, so that only one of pytest's processes has to make the run."""
+    (tmp_path / "some.toml").write_text(TOML)
+    command = ["run", "--data", str(file), "-o", str(tmp_path / "out"), "--config"]
+    assert main([*command, str(tmp_path / "some.toml")]) == 0
+    _everything_is_written(tmp_path / "out")
+    config = Config.read(tmp_path / "some.toml").located(output=tmp_path / "out", data=file)
+    _what_is_removed_comes_back_the_same(config, monkeypatch)
+    (tmp_path / "other.toml").write_text(TOML + "[judging]\nshare = 0.3\n")
+    assert main([*command, str(tmp_path / "other.toml")]) == 2
+    assert "other settings of judging" in capsys.readouterr().err
+
+
+def _everything_is_written(out):
     assert {path.name for path in out.glob("*.png")} == {
         "accuracy.png",
         "needed.png",
@@ -211,28 +224,27 @@ def test_everything_is_written(done):
     assert "ours minus the other" in (out / "tables.md").read_text()
 
 
-def test_nothing_is_done_twice_and_what_is_removed_comes_back_the_same(done, monkeypatch):
-    out, command = done
-    config = Config.read(Path(command[4])).located(output=out, data=Path(command[2]))
-    gone = out / "judged" / NATURAL / "split0-half0" / "pca-K3.json"
-    before = gone.read_text()
-    gone.unlink()
-    (out / "bases" / NATURAL / "split0-half0" / "pca-K3.npy").unlink()
-    learned = []
-    learn = rivals.learn
+def _what_is_removed_comes_back_the_same(config, monkeypatch):
+    which = splits.Half(0, 0, NATURAL)
+    judged, basis = (path(config, which, PCA, 3) for path in (store.judged_path, store.basis_path))
+    before = judged.read_text()
+    judged.unlink()
+    basis.unlink()
+    learned, learn = [], rivals.learn
     monkeypatch.setattr(rivals, "learn", lambda *a: learned.append(a[0]) or learn(*a))
     run.main(config)
     assert learned == [PCA]
-    assert gone.read_text() == before
+    assert judged.read_text() == before
     assert list(run.tasks(config)) == []
 
 
-def test_other_settings_are_refused(done, capsys):
-    out, command = done
-    other = out.parent / "other.toml"
-    other.write_text(TOML + "[judging]\nshare = 0.3\n")
-    assert main([*command[:4], str(other), *command[5:]]) == 2
-    assert "other settings of judging" in capsys.readouterr().err
+def test_means_have_standard_errors():
+    assert tables.mean_and_error(np.array([1.0, 2.0, 3.0])) == pytest.approx((2.0, 1.0 / math.sqrt(3.0)))
+    assert math.isnan(tables.mean_and_error(np.array([1.0]))[1])
+    rows = {"a": [1.0, 2.0, 4.0], "b": [0.5, 1.0]}
+    found = {NATURAL: {m: {"3": {"splits": list(range(len(x))), "size": x}} for m, x in rows.items()}}
+    assert tables.paired(found, NATURAL, 3, "size", "a", "b") == pytest.approx((0.75, 0.25))
+    assert math.isnan(tables.paired(found, NATURAL, 4, "size", "a", "b")[0])
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def read(path: Path) -> rp.Dataset:
     if not path.is_file():
         raise FileNotFoundError(
             f"there is no {path}: make it from a local copy of SPLAT (python -m examples.ultracool prepare "
-            "SPLAT_FOLDER -o FILE), or take simulated spectra (--simulate small)"
+            "SPLAT_FOLDER --data FILE), or take simulated spectra (--simulate small)"
         )
     try:
         with np.load(path, allow_pickle=False) as file:
