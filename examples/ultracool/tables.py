@@ -80,6 +80,8 @@ def paired(
         a, b = (found[contamination][name][str(rank)] for name in (one, other))
     except KeyError:
         return math.nan, math.nan
+    if size not in a or size not in b:
+        return math.nan, math.nan
     common = sorted(set(a["splits"]) & set(b["splits"]))
     values = [a[size][a["splits"].index(s)] - b[size][b["splits"].index(s)] for s in common]
     return mean_and_error(np.array(values))
