@@ -155,8 +155,8 @@ def turned(basis: np.ndarray, data: rp.Dataset, law: judge.Law, like: np.ndarray
     return axes * np.where((axes * like[: len(axes)]).sum(1) < 0, -1.0, 1.0)[:, None]
 
 
-def bases(config: Config, contamination: str, rank: int, shown: int = 5) -> Figure:
-    """The leading directions of each method, learned from either half of the first split."""
+def bases(config: Config, contamination: str, rank: int, last: int = 5) -> Figure:
+    """The first and the last directions of each method, learned from either half of the first split."""
     data = load(config.files.data)
     some = data.take(survey.clean(data))
     law = judge.laws(config.judging)[1]
@@ -165,17 +165,16 @@ def bases(config: Config, contamination: str, rank: int, shown: int = 5) -> Figu
         m: [basis_path(config, Half(0, half, contamination), m, rank) for half in (0, 1)] for m in methods
     }
     paths = {m: pair for m, pair in paths.items() if all(path.exists() for path in pair)}
-    shown = min(shown, rank)
-    figure = Figure(figsize=(PAGE, 1.2 * shown), layout="constrained")
-    panels = figure.subplots(shown, len(paths), sharex=True, sharey="row", squeeze=False)
+    shown = [0, *range(max(rank - last, 1), rank)]
+    figure = Figure(figsize=(PAGE, 1.05 * len(shown)), layout="constrained")
+    panels = figure.subplots(len(shown), len(paths), sharex=True, sharey="row", squeeze=False)
     first = None
     for column, (method, pair) in reversed(list(enumerate(paths.items()))):
         one, other = (np.load(path) for path in pair)
         one = turned(one, some, law, first)
         first = one if first is None else first
         other = turned(other, some, law, one)
-        for row in range(shown):
-            axes = panels[row, column]
+        for axes, row in zip(panels[:, column], shown, strict=True):
             axes.plot(data.grid, one[row], color=LOOKS[method][0], lw=1.2)
             axes.plot(data.grid, other[row], color=BLACK, lw=0.6, ls="--")
             cosine = float(abs(one[row] @ other[row]))
@@ -215,7 +214,7 @@ def search(results: dict[str, Any], config: Config) -> Figure:
         name = strangers.OURS_SCORE if method == OURS else best_of_rival(results, rank, method)
         colour, _, line = LOOKS[method]
         area = results["search"][str(rank)][method][name]["auc"]
-        label = f"{method}: {area:.3f}, by {name}"
+        label = f"{area:.3f}  {method}"
         score = strangers.all_scores(config, method, rank)[name]
         roc(left, score, rare, color=colour, ls=line, lw=1.3, label=label)
     left.set_xscale("log")
@@ -223,7 +222,7 @@ def search(results: dict[str, Any], config: Config) -> Figure:
     left.set_ylim(0.0, 1.0)
     left.set_xlabel("share of all others above", fontsize=SMALL)
     left.set_ylabel(f"share of the {rare.sum()} found", fontsize=SMALL)
-    left.legend(fontsize=6.5, frameon=False, loc="upper left", title="AUC", title_fontsize=7)
+    left.legend(fontsize=7, frameon=False, loc="upper left", title="area under the curve", title_fontsize=7)
     finish(left)
     score = strangers.all_scores(config, OURS, rank)[strangers.OURS_SCORE]
     top = np.argsort(-score, kind="stable")[:25]
@@ -262,7 +261,7 @@ def spectra(config: Config) -> Figure:
         axes.plot(data.grid, model, color=BLUE, lw=0.9, ls="--", label="described by ours")
         axes.plot(data.grid, flux - model, color=VERMILLION, lw=0.7, label="residual")
         axes.axhline(0.0, color=GREY, lw=0.5)
-        name = f"{str(data.meta['name'][row])[:22]}: {survey.label_of(data, row)}"
+        name = f"{str(data.meta['name'][row])[:16]}: {survey.label_of(data, row)}"
         axes.set_title(f"{name}, place {place[row]}", fontsize=SMALL)
         finish(axes, data.grid)
     for axes in panels[-1]:

@@ -99,7 +99,7 @@ def label_of(data: rp.Dataset, row: int) -> str:
     meta = {name: str(column[row]) for name, column in data.meta.items()}
     words = {"WD": "white dwarf", "SN": "supernova", "VLM": "dwarf", "": "no label"}
     kind = words.get(meta["object_type"], meta["object_type"].lower())
-    kind = f"subdwarf ({meta['metallicity_class']})" if meta["metallicity_class"] else kind
+    kind = "subdwarf" if meta["metallicity_class"] else kind
     kind = "spectral binary" if meta["sbinary"] == "Y" else kind
     spectral = meta["lit_type"] or meta["spex_type"]
-    return kind if spectral.lower() in ("", kind) else f"{kind} {spectral}"
+    return kind if spectral.lower() in ("", "wd", "wd?") or kind in spectral else f"{kind} {spectral}"
