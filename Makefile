@@ -13,7 +13,7 @@ CREATE = $(PYTHON) -m venv .venv
 INSTALL = $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 endif
 
-.PHONY: help demo test lint docs toy gaia bench clean
+.PHONY: help demo test lint docs toy gaia ultracool bench clean
 .DEFAULT_GOAL := help
 
 help:  ## say what there is to make
@@ -39,6 +39,10 @@ toy: .venv/.bench .venv-robusta-hmf/.done  ## the published experiment, with pic
 
 gaia: .venv/.dev  ## search a small simulated Gaia RVS survey for strange stars, in ./gaia_run (five minutes)
 	$(BIN)/python -m examples.gaia_rvs run --simulate small -o gaia_run
+
+DATA ?= ../shared/data/spex_prism.npz
+ultracool: .venv/.dev .venv-robusta-hmf/.done  ## robust and other bases of real spectra, in ./ultracool_run (an hour); simulated ones where DATA=... is not there
+	$(BIN)/python -m examples.ultracool run $(if $(wildcard $(DATA)),--data $(DATA),--simulate full) -o ultracool_run
 
 bench: .venv/.bench .venv-robusta-hmf/.done  ## run the benchmarks
 	$(BIN)/python benchmarks/run.py
