@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Iterator
@@ -9,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import robusta_prob as rp
-from robusta_prob import plots
+from robusta_prob import plots, report
 
 PAGE = Path(__file__).with_name("api.md")
 LISTS = ("Parameters", "Returns", "Yields", "Raises", "Attributes")
 HEAD = """# API
 
-Every public function, from its docstring: made by `make docs`. `import robusta_prob as rp`; pictures are in
-`from robusta_prob import plots`. N objects, M pixels, K components.
+Every public function, from its docstring: made by `make docs`. `import robusta_prob as rp`; pictures and the
+page are in `from robusta_prob import plots, report`. N objects, M pixels, K components.
 """
 ROOMS = {
     "Data": ("dataset", "Dataset", "DataWarning", "read", "write", "split"),
@@ -37,6 +38,7 @@ ROOMS = {
     "Results on disk": ("save", "load"),
     "Simulations": ("simulate",),
     "Pictures": (),
+    "The page": (),
 }  # fmt: skip
 
 
@@ -56,13 +58,34 @@ def described(name: str, what: Any) -> str:
     text = inspect.cleandoc(what.__doc__ or "")
     head, *sections = re.split(r"^(\w[\w ]+)\n-{3,}\n", text, flags=re.MULTILINE)
     parts = [f"### {name}"]
-    if inspect.isfunction(what):
+    if inspect.isfunction(what) or issubclass(what, tuple):
         parts.append(f"```text\n{name}{signature(what)}\n```")
     parts.append(head.strip())
     for title, body in zip(sections[::2], sections[1::2], strict=True):
         shown = f"```pycon\n{body.strip()}\n```" if title == "Examples" else listed(title, body)
         parts.append(f"**{title}**\n\n{shown}")
+    if dataclasses.is_dataclass(what):
+        parts.append("**Fields** " + ", ".join(f"`{field.name}`" for field in dataclasses.fields(what)))
+    if methods := public_methods(what):
+        parts.append("**Methods**\n\n" + "\n".join(methods))
     return "\n\n".join(parts) + "\n"
+
+
+def public_methods(what: Any) -> list[str]:
+    """Of a class, each with the first sentence of its docstring."""
+    lines = []
+    for name, own in vars(what).items() if inspect.isclass(what) else ():
+        function = own.fget if isinstance(own, property) else getattr(own, "__func__", own)
+        if name.startswith("_") or not inspect.isfunction(function) or not function.__doc__:
+            continue
+        call = (
+            ""
+            if isinstance(own, property)
+            else signature(function).replace("(self, ", "(").replace("(self)", "()")
+        )
+        first = " ".join(inspect.cleandoc(function.__doc__).split("\n\n")[0].split())
+        lines.append(f"- `{name}{call}` {first}")
+    return lines
 
 
 def listed(title: str, body: str) -> str:
@@ -91,8 +114,10 @@ def page() -> str:
     for room, names in ROOMS.items():
         parts.append(f"## {room}\n")
         public = [entry for name in names for entry in entries(name)]
-        if room == "Pictures":
-            public = [(f"plots.{name}", getattr(plots, name)) for name in plots.__all__]
+        for module, of in ((plots, "Pictures"), (report, "The page")):
+            if room == of:
+                short = module.__name__.rpartition(".")[2]
+                public = [(f"{short}.{name}", getattr(module, name)) for name in module.__all__]
         parts += [described(*entry) for entry in public if callable(entry[1]) and entry[1].__doc__]
     return "\n".join(parts)
 

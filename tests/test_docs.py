@@ -56,7 +56,7 @@ def test_examples_of_docstrings_give_what_they_say(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     examples = blocks_of(ROOT / "docs/api.md", "pycon")
     assert len(examples) > 30
-    runner, told = doctest.DocTestRunner(), []
+    runner, told = doctest.DocTestRunner(verbose=False), []
     for _, code, line in examples:
         example = doctest.DocTestParser().get_doctest(code, {}, "api.md", "docs/api.md", line)
         runner.run(example, out=told.append)

@@ -99,7 +99,9 @@ def _record(folder: Path) -> dict[str, Any]:
 
 def _spectra(folder: Path, record: dict[str, Any], options: argparse.Namespace, dtype: str) -> rp.Dataset:
     """The data that were scored, where they were or where they are now."""
-    file = Path(options.file) if options.file else Path(os.path.normpath(folder / record["spectra"]))
+    file = (
+        Path(options.file) if options.file else Path(os.path.normpath(folder.resolve() / record["spectra"]))
+    )
     if not options.file and not file.exists():
         raise FileNotFoundError(
             f"the spectra of these scores are no longer {file}: say where they are, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from robusta_prob.data import Dataset
 from robusta_prob.scoring.results import Surprise
@@ -64,12 +64,21 @@ def columns_of(
         "minus_log10_least_p": np.fmax(-own["log10_p"], _minus_log10(scores.least_p)),
     }
     columns = {name: values for name, values in (own | derived).items() if np.ndim(values) == 1}
+    columns["rank"] = ranked(columns)
     for name, values in table.items():
         if name not in own and np.ndim(values) == 1:
             while name in columns:
                 name = f"meta_{name}"
             columns[name] = values
     return {name: columns[name] for name in dict.fromkeys([*FIRST, *columns])}
+
+
+def ranked(columns: Mapping[str, np.ndarray]) -> Int[np.ndarray, " objects"]:
+    """1, 2, ... by the least of the p-values that flag; those without a score come last."""
+    surprise = np.nan_to_num(columns["minus_log10_least_p"], nan=-np.inf)
+    rank = np.empty(len(surprise), int)
+    rank[np.lexsort((columns["rank"], -surprise))] = np.arange(1, len(rank) + 1)
+    return rank
 
 
 def _named(table: Mapping[str, np.ndarray], data: Dataset) -> set[str]:

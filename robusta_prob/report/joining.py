@@ -11,9 +11,11 @@ from jaxtyping import Float
 
 from robusta_prob.report.building import COEFFICIENTS, LIMIT_MB, checked_points
 from robusta_prob.report.codes import Codes
+from robusta_prob.report.columns import ranked
 from robusta_prob.report.explorer import Explorer, Run, bytes_of, carriers, room_for
 from robusta_prob.report.mapping import residual_map
 
+EXACT = 2.0**53  # beyond it floats, which can be missing, are no whole numbers
 MISSING = {"b": False, "f": np.nan, "i": np.nan, "u": np.nan}
 
 
@@ -75,12 +77,13 @@ def joined(
     columns = _columns(parts, counts)
     names = np.repeat(np.asarray(labels), counts)
     columns = {facet: names} | {name: values for name, values in columns.items() if name != facet}
-    columns["rank"] = _rank(columns)
+    columns["rank"] = ranked(columns)
     first = ["rank", "id", facet]
     columns = {name: columns[name] for name in dict.fromkeys([*first, *columns])}
     runs, run, place = _runs(parts, [f"{facet} {label}" for label in labels])
-    if axes is not None and (unknown := [a for a in axes if a.removeprefix("-") not in columns]):
-        raise ValueError(f"there is no column {unknown[0]!r}; there are {', '.join(columns)}")
+    numbers = [name for name, values in columns.items() if values.dtype.kind in "biuf"]
+    if axes is not None and (unknown := [a for a in axes if a.removeprefix("-") not in numbers]):
+        raise ValueError(f"there is no column of numbers {unknown[0]!r}; there are {', '.join(numbers)}")
     whole = Explorer(
         columns=MappingProxyType(columns),
         run=run,
@@ -137,18 +140,12 @@ def _columns(parts: Sequence[Explorer], counts: Sequence[int]) -> dict[str, np.n
         known = [part.columns[name] for part in parts if name in part.columns]
         kinds = {values.dtype.kind for values in known}
         text = bool(kinds - set("biuf")) or kinds > {"b"}  # numbers here and words there
+        same = len(known) == len(parts) and len(kinds) == 1
+        text |= not same and any(x.dtype.kind in "iu" and (x.astype(float) > EXACT).any() for x in known)
         filling = "" if text else MISSING[max(kinds, key="bfiu".index)]
         pieces = [part.columns.get(name, np.full(n, filling)) for part, n in zip(parts, counts, strict=True)]
         columns[name] = np.concatenate([x.astype(str) for x in pieces] if text else pieces)
     return columns
-
-
-def _rank(columns: dict[str, np.ndarray]) -> np.ndarray:
-    """1, 2, ... by falling surprise; those without a score come last."""
-    surprise = np.nan_to_num(columns["minus_log10_least_p"], nan=-np.inf)
-    rank = np.empty(len(surprise), int)
-    rank[np.lexsort((columns["rank"], -surprise))] = np.arange(1, len(rank) + 1)
-    return rank
 
 
 def _within(whole: Explorer, limit_mb: float) -> Explorer:

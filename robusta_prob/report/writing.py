@@ -173,9 +173,9 @@ def _note(explorer: Explorer) -> str:
         return "; ".join(words) + "."
     coarse = np.arcsinh(max(ends)) / 254.0
     precision = (
-        "Spectra are kept in three bytes a pixel: z of a normal pixel is exact to 0.01 or, in the object "
-        f"with the largest |z|, to {coarse:.2g}; a large |z| to {100 * coarse:.2g} % of itself; weights to "
-        "0.002 of the largest. The flux is the model plus z σ."
+        "Spectra are kept in three bytes a pixel: z is exact to √(1 + z²) times asinh of its object's "
+        f"largest |z| over 254, {coarse:.2g} at most; weights to 0.002 of the largest. The flux is the model "
+        "plus z σ."
     )
     return "; ".join(words) + f". {precision}"
 

@@ -110,7 +110,10 @@ class EmpiricalNull(NamedTuple):
     def relative_error(
         self, level: Float[np.ndarray, " objects"], distance: Float[np.ndarray, " objects"]
     ) -> Float[np.ndarray, " objects"]:
-        """Logarithm of the errors [log flux], less that of how much the basis may lack of an object."""
+        """Logarithm of the errors [log flux], less that of how much the basis may lack of an object.
+
+        An object of which no distance is known counts as near.
+        """
         return level - self.power * np.log(np.fmax(distance, NEAREST))
 
     def bulk_at(
@@ -120,7 +123,7 @@ class EmpiricalNull(NamedTuple):
         centres, widths = np.array(self.by_error[test]).T
         variance = np.interp(error, self.levels, widths**2)
         # what the model does not describe is a flux: its variance over that of the errors goes like error^-2
-        beyond = np.clip(self.levels[0] - error, 0.0, CARRIED)
+        beyond = np.clip(self.levels[0] - error, 0.0, CARRIED if len(self.levels) > 1 else 0.0)
         variance += (widths[0] ** 2 - 1.0) * np.expm1(2.0 * beyond)
         return np.interp(error, self.levels, centres), np.sqrt(variance)
 
@@ -168,8 +171,9 @@ def by_error(
     """The same with the bulks of groups of similar errors, relative to the distance if that tells more.
 
     Beyond its bulk a test without a sign is taken as normal. The width of a bulk is told by its upper tail,
-    of objects that are not strange by its quartiles, and is at least 1, and no centre is below 0: no object
-    becomes more surprising than the null law has it. `two_sided` are tests whose deviates have a sign.
+    of objects that are not strange by its quartiles, and is at least 1, and no centre of a test without a
+    sign is below 0: by these no object becomes more surprising than the null law has it. `two_sided` are
+    tests whose deviates have a sign.
     """
     best, null = -np.inf, plain
     for power in POWERS:

@@ -8,7 +8,8 @@ least-squares one, beside coefficients that are free to take up whatever the bas
 where the robust weights w of the fit have already left a strong line under the template unexplained. Widths
 are tried in steps, and the best is interpolated between them. The statistic is a sum over bounded z, so that
 one bad pixel is no line, and what its largest value over the widths is worth is learned from simulated null
-objects.
+objects. Of objects far from the population r and V are those under a population that holds them less
+(`held_less`): their amplitudes are above that model.
 """
 
 from __future__ import annotations

@@ -46,16 +46,17 @@ class Yielded(NamedTuple):
 
 
 def yielded(fit: Fit, projection: Projection) -> Yielded:
-    """Coefficients of the farther half under a population whose precision falls like the squared distance.
+    """Coefficients of far objects under a population whose precision falls like the squared distance.
 
     Where its data are noisy a Normal law draws what is rare towards what is usual, and what is left may look
-    like a line. Beyond the median distance r the precision is (r / d)^2 times the Normal law's, like that of
-    a law with a tail: one step of Newton's, with the robust weights as they are.
+    like a line. Beyond a distance r, which half of a Normal population has, the precision is (r / d)^2 times
+    the Normal law's, like that of a law with a tail: one step of Newton's, with the robust weights as they
+    are.
     """
-    distance, _ = mahalanobis(fit, projection)
-    cut = special.chdtri(fit.rank, 0.5)
-    rows = np.flatnonzero(distance > (np.inf if fit.flat_prior else cut))
-    precision, lost = np.linalg.inv(fit.population.covariance), 1.0 - cut / distance[rows]
+    distance, directions = mahalanobis(fit, projection)
+    half = special.chdtri(np.maximum(directions, 1), 0.5)
+    rows = np.flatnonzero(distance > (np.inf if fit.flat_prior else half))
+    precision, lost = np.linalg.inv(fit.population.covariance), 1.0 - (half / distance)[rows]
     V = projection.covariance[rows].astype(float)
     V = np.linalg.solve(np.eye(fit.rank) - lost[:, None, None] * (V @ precision), V)
     outward = (projection.coefficients[rows] - fit.population.mean) @ precision

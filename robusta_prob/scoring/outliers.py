@@ -101,7 +101,8 @@ def surprise(
         Widths of the runs to search for [pixels]; default: 2 to 64, in steps of 1.3 to 1.5.
     lines : positions, or positions by name, optional
         Matched filters, in units of the grid: the positions of a set count together. Results in `.lines`, NaN
-        where less than half of what the lines would show is observed.
+        where less than half of what the lines would show is observed. Objects far from the population are
+        held by it less than in the fit.
     flag_lines : bool
         Whether these sets are part of the question: `q_any` is then by (2 + sets) times the least of
         p_value, p_run and their p-values, and what is listed by them, without structure and with the right

@@ -104,14 +104,15 @@ class Recovery:
         """Strength of what is injected at which half of it is found [sigma].
 
         That is the threshold that divides the found trials of this kind from the others with the fewest on
-        its wrong side, midway where several do; NaN where that is below or above all that was injected.
+        its wrong side, midway where several do; NaN where that is below or above all that was injected. What
+        has no strength, a control, does not count.
 
         Raises
         ------
         ValueError
             If nothing of this kind was injected, or `by` is none of the lists.
         """
-        of_kind = self.trials.kind == kind
+        of_kind = (self.trials.kind == kind) & (self.trials.strength > 0)
         if not of_kind.any() or by not in self.lists:
             known = dict.fromkeys(self.trials.kind.tolist())
             raise ValueError(f"half({kind!r}, {by!r}): there are the kinds {[*known]} and lists {self.lists}")

@@ -47,10 +47,10 @@ def check_settings(
         if not isinstance(value, bool | np.bool_):
             raise TypeError(f"{name} must be True or False, got {value!r}")
     if isinstance(empirical_null, EmpiricalNull):
-        if not (np.isfinite(empirical_null.centre) and empirical_null.width > 0):
-            raise ValueError(
-                f"the bulk of other objects must have a centre and a width, got {empirical_null}"
-            )
+        bulks = [(empirical_null.centre, empirical_null.width)]
+        bulks += [pair for groups in empirical_null.by_error.values() for pair in groups]
+        if not all(np.isfinite(centre) and 0 < width < np.inf for centre, width in bulks):
+            raise ValueError(f"bulks of other objects must have a centre and a width, got {empirical_null}")
     elif empirical_null != BY_ERROR and not isinstance(empirical_null, bool | np.bool_):
         raise TypeError(
             f"empirical_null must be True, False, {BY_ERROR!r} or the .empirical of another call, "

@@ -158,6 +158,7 @@ window.startExplorer = function (doc, fixed) {
   }
 
   function pick(row, more) {
+    if (by("only-selected").checked && !more) return show(row); // to look at a selection does not change it
     const rows = new Set(more ? state.selected : []);
     if (more && rows.has(row)) rows.delete(row);
     else rows.add(row);
