@@ -317,6 +317,11 @@ def test_half_is_found_where_fewest_are_on_the_wrong_side(found, expected):
     )
     shuffled = trials._replace(strength=trials.strength[[3, 0, 4, 2, 1]], p=trials.p[[3, 0, 4, 2, 1]])
     for one in (trials, shuffled):
+        if not np.isnan(expected):  # a control among them changes nothing
+            more = [np.concatenate([values, values[:1]]) for values in one]
+            more[3][-1] = 0.0
+            control = rp.Recovery(1e-3, type(one)(*more), None, None, None)
+            assert control.half("line set") == pytest.approx(expected)
         recovery = rp.Recovery(1e-3, one, None, None, None)
         assert recovery.half("line set") == pytest.approx(expected, nan_ok=True)
         assert np.isnan(recovery.half("line set", "p_run"))

@@ -49,6 +49,19 @@ def test_the_population_holds_far_objects_less_by_dense_algebra(survey):
         np.testing.assert_allclose(shift, wanted @ pull, rtol=2e-3, atol=1e-4)
 
 
+def test_of_objects_with_few_pixels_the_directions_that_they_tell_count(survey):
+    """Continuum alone observed: half of them are farther than the median of one direction, not of three."""
+    data, fit, _ = survey
+    gap = np.zeros(data.shape, bool)
+    gap[:, 5:195] = True
+    projection = rp.project(fit, data.hide(gap))
+    distance, directions = mahalanobis(fit, projection)
+    assert (directions < 3).mean() > 0.9
+    rows = yielded(fit, projection).rows
+    assert (distance[rows] > stats.chi2.median(directions[rows])).all()
+    assert len(rows) == (distance > stats.chi2.median(directions)).sum()
+
+
 def test_with_a_flat_prior_nothing_holds_anybody(survey):
     data, *_ = survey
     fit = rp.fit(data, 3, prior=rp.Prior.flat())

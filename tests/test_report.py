@@ -304,7 +304,7 @@ def test_what_does_not_belong_is_refused(made: Sample, explorer: report.Explorer
             report.explore(*made, **{"embedding": False, **options})
     with pytest.raises(ValueError, match="0 parts and 0 labels"):
         report.joined([], [])
-    with pytest.raises(ValueError, match="no column 'hue'"):
+    with pytest.raises(ValueError, match="no column of numbers 'hue'"):
         report.joined([explorer], ["a"], axes=("hue", "z"))
 
 
