@@ -130,5 +130,6 @@ def run(config: Config) -> None:
     pictures["side-by-side"] = figures.side_by_side(stars, search.published)
     for name, figure in pictures.items():
         save_picture(figure, output / "pictures" / f"{name}.png", dpi)
-    in_two = f"{pairs['in_all'].sum()} of {len(pairs)} stars in two bins are outliers in both"
-    print(f"{len(flagged)} outliers, {len(outliers)} with those of the published score; {in_two}")
+    both, one = pairs["in_all"].sum(), (~pairs["in_all"]).sum()
+    in_two = f"of the stars in two bins {both} are outliers in both, {one} in one alone"
+    print(f"{len(flagged)} on our list, {len(outliers)} on that or the published one; {in_two}")

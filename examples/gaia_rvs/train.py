@@ -47,7 +47,7 @@ def run(config: Config, number: int) -> None:
     if is_made(folder / RECORD, settings, *products):
         return
     if not ranks:
-        print(f"bin {number}: {len(members)} spectra are too few for a model")
+        print(f"bin {number}: {len(members)} spectra are too few for a model (model.least = {model.least})")
         write_json({"settings": settings, "spectra": len(members), "rank": None}, folder / RECORD)
         return
     with rp.Progress(f"bin {number}") as bar:

@@ -160,7 +160,8 @@ def _score_and_write(fit: rp.Fit, data: rp.Dataset, options: argparse.Namespace,
     if flagged > TOO_MANY * n:
         warn(
             f"{100 * flagged / n:.0f} % of the objects are flagged: that says more about the model "
-            "than about them. Try a higher rank; until then trust the ranking, not the p-values"
+            "than about them. Try a higher rank, or --empirical-null; until then trust the ranking, not the "
+            "p-values"
         )
     return scores
 

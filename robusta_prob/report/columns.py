@@ -12,6 +12,7 @@ from robusta_prob.scoring.results import Surprise
 from robusta_prob.scoring.table import score_columns
 
 SMALLEST = 1e-300  # p-values below are drawn as this
+LEAST_SN = 0.01  # an object of no flux would stretch the axis over ten decades
 FIRST = (
     "rank",
     "id",
@@ -58,7 +59,7 @@ def columns_of(
         "flagged": scores.flagged,
         "flagged_as": np.where(scores.flagged, np.where(own["kind"] == "", "other", own["kind"]), ""),
         "sn": sn,
-        "log10_sn": np.log10(np.where(sn > 0, sn, np.nan)),
+        "log10_sn": np.log10(np.where(sn > LEAST_SN, sn, np.nan)),
         "minus_log10_p": -own["log10_p"],
         "minus_log10_p_run": _minus_log10(own["p_run"]),
         "minus_log10_least_p": np.fmax(-own["log10_p"], _minus_log10(scores.least_p)),

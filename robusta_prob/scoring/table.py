@@ -144,7 +144,7 @@ def most_surprising(scores: Surprise, rows: int) -> str:
         ("score", o.score, ",.1f"),
         ("z", o.z, ".2f"),
         ("log10 p", o.log_p / math.log(10.0), ",.1f"),
-        ("q", o.q_value, ".2g"),
+        ("q", o.q_any, ".2g"),  # that by which objects are flagged
         ("mahalanobis", o.mahalanobis, ",.0f"),
         ("scale", o.scale, ".2f"),
         ("weight", o.median_weight, ".3f"),
