@@ -106,9 +106,11 @@ def check_unmasked(name: str, values: Any) -> np.ndarray:
 def check_grid(grid: Any, m: int) -> Float[np.ndarray, " pixels"]:
     """A frozen copy of `grid`, if it holds `m` finite coordinates."""
     coordinates = check_real("grid", check_unmasked("grid", grid)).astype(float)
-    if coordinates.shape != (m,) or not np.isfinite(coordinates).all():
+    finite = np.isfinite(coordinates)
+    if coordinates.shape != (m,) or not finite.all():
         raise ValueError(
-            f"grid must hold one finite coordinate per pixel, shape ({m},), got shape {coordinates.shape}"
+            f"grid must hold one finite coordinate per pixel, shape ({m},), got shape {coordinates.shape}, "
+            f"{coordinates.size - finite.sum()} of them not finite"
         )
     return frozen(coordinates)
 

@@ -421,7 +421,8 @@ def test_the_grid_is_found_and_labelled(name, label, suffix, tmp_path):
 
 def test_a_name_alone_makes_no_grid(tmp_path):
     contents = arrays() | {"wavelength": np.ones((4, 6)), "freq": np.arange(4), "lambda": np.array(5.0)}
-    data = read(store(tmp_path / "data.npz", contents))
+    with pytest.warns(DataWarning, match="'wavelength' .* is not taken as grid"):
+        data = read(store(tmp_path / "data.npz", contents))
     assert data.labels.grid_name == "pixel"
     assert list(data.meta) == ["freq"]
     with pytest.raises(ValueError, match=r"grid must hold one finite coordinate per pixel, shape \(6,\)"):
@@ -455,6 +456,27 @@ def test_unusable_ids_are_metadata_unless_named(ids, error, message, tmp_path):
     assert data.meta["source_id"].tolist() == ids.tolist()
     with pytest.raises(error, match=message):
         read(path, ids="source_id")
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "role"),
+    [("wave", np.arange(7.0), "grid"), ("wave", np.ones((4, 6)), "grid"), ("id", np.arange(6), "ids")],
+)
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_bears_the_name_of_a_grid_or_of_ids_and_is_none_is_told(name, array, role, suffix, tmp_path):
+    path = store(tmp_path / f"data{suffix}", arrays() | {name: array})
+    with pytest.warns(DataWarning, match=f"'(?i:{name})' .* is not taken as {role}: .* would have shape"):
+        data = read(path)
+    assert data.grid.tolist() == list(range(6))
+    assert data.ids.tolist() == list(range(4))
+
+
+@pytest.mark.parametrize("grid", [np.ones(6), np.array([1.0, 3, 2, 4, 5, 6])])
+def test_a_grid_that_is_out_of_order_is_told(grid, tmp_path):
+    with pytest.warns(DataWarning, match="'wave' in .* neither rises nor falls"):
+        assert read(store(tmp_path / "data.npz", arrays() | {"wave": grid})).grid.tolist() == grid.tolist()
+    falling = read(store(tmp_path / "data.npz", arrays() | {"wave": np.arange(6.0)[::-1]}))
+    assert falling.grid[0] == 5.0
 
 
 def test_metadata_is_what_has_one_entry_per_object(tmp_path):

@@ -220,7 +220,9 @@ def _everything_is_written(out):
             row = results["splits"][contamination][method]["3"]
             assert row["splits"] == [0]
             assert np.isfinite([row[f"density, {tables.COMMON}"], row["shared"]]).all()
-    assert 0.5 < results["search"]["3"][OURS][strangers.OURS_SCORE]["auc"] <= 1.0
+    found = results["search"]["3"][OURS][strangers.OURS_SCORE]
+    assert 0.5 < found[strangers.NO_DWARF]["auc"] <= 1.0
+    assert found[strangers.NO_ULTRACOOL_DWARF]["ours minus this"]["auc"] == [0.0, 0.0]
     assert "ours minus the other" in (out / "tables.md").read_text()
 
 

@@ -199,7 +199,11 @@ def roc(axes: Axes, score: np.ndarray, strange: np.ndarray, **look: Any) -> None
 def best_of_rival(results: dict[str, Any], rank: int, method: str) -> str:
     """The score by which a rival finds most, chosen with the labels in hand."""
     rows = results["search"][str(rank)][method]
-    return max(rows, key=lambda name: rows[name]["auc"] + rows[name]["precision"])
+
+    def merit(name: str) -> float:
+        return rows[name][strangers.NO_DWARF]["auc"] + rows[name][strangers.NO_DWARF]["precision"]
+
+    return max(rows, key=merit)
 
 
 def search(results: dict[str, Any], config: Config) -> Figure:
@@ -213,7 +217,7 @@ def search(results: dict[str, Any], config: Config) -> Figure:
             continue
         name = strangers.OURS_SCORE if method == OURS else best_of_rival(results, rank, method)
         colour, _, line = LOOKS[method]
-        area = results["search"][str(rank)][method][name]["auc"]
+        area = results["search"][str(rank)][method][name][strangers.NO_DWARF]["auc"]
         label = f"{area:.3f}  {method}"
         score = strangers.all_scores(config, method, rank)[name]
         roc(left, score, rare, color=colour, ls=line, lw=1.3, label=label)

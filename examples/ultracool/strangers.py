@@ -17,8 +17,8 @@ from examples.ultracool.config import OURS, OURS_FLOOR, PACKAGE, Config
 from examples.ultracool.store import load, scores_path
 from robusta_prob.io import atomic_path
 
+NO_DWARF, NO_ULTRACOOL_DWARF = "no dwarf", "no ultracool dwarf"
 LOW = 0.01  # quantile of the robust weights that robusta-hmf's search for strange stars takes
-LEAST_P = 1e-300
 OURS_SCORE = "least p or coefficients"  # ours, whatever the rank
 
 
@@ -55,11 +55,10 @@ def of_ours(fit: rp.Fit, data: rp.Dataset) -> dict[str, np.ndarray]:
     """Our scores: the larger, the stranger; the first is the one by which lists of residuals are made."""
     scores = rp.surprise(fit, data)
     local = rp.surprise(fit, data, empirical_null="by error")
-    surprise, run = scores.object.log_p, np.log(np.maximum(scores.object.p_run, LEAST_P))
     return {
-        "least p": -np.minimum(surprise, run),
-        "p": -np.asarray(surprise),
-        "least p, by error": -np.minimum(local.object.log_p, np.log(np.maximum(local.object.p_run, LEAST_P))),
+        "least p": -scores.log_least_p,
+        "p": -np.asarray(scores.object.log_p),
+        "least p, by error": -local.log_least_p,
         "coefficients": np.asarray(scores.object.mahalanobis),
     }
 
@@ -111,14 +110,12 @@ def precision(score: np.ndarray, strange: np.ndarray, leading: int) -> float:
 
 
 class Found(NamedTuple):
-    """How well a score finds the strangers, and how well that is known."""
+    """How well a score finds those who do not belong, and how well that is known."""
 
     auc: float
     precision: float
     auc_error: float
     precision_error: float
-    auc_by_kind: dict[str, float]
-    among_leading: dict[str, int]
     samples: np.ndarray  # (resamples, 2): AUC and precision, of the same resamples for every score
 
 
@@ -141,24 +138,33 @@ def resamples(data: rp.Dataset, number: int, seed: int) -> list[np.ndarray]:
     return [np.concatenate([rows[i] for i in rng.integers(len(keys), size=len(keys))]) for _ in range(number)]
 
 
-def judged(score: np.ndarray, data: rp.Dataset, samples: list[np.ndarray], leading: int) -> Found:
-    """AUC of what is no dwarf against all else, of each kind against clean dwarfs, and the list."""
-    kinds, dwarfs = survey.kinds(data), survey.clean(data)
-    rare = survey.rare(data)
+def targets(data: rp.Dataset) -> dict[str, np.ndarray]:
+    """Who is to be found among all: what is no dwarf of any temperature, and warmer stars beside it."""
+    return {NO_DWARF: survey.rare(data), NO_ULTRACOOL_DWARF: survey.no_ultracool_dwarf(data)}
+
+
+def judged(score: np.ndarray, strange: np.ndarray, samples: list[np.ndarray], leading: int) -> Found:
+    """AUC and precision of a list that should begin with these objects."""
     drawn = np.array(
         [
-            (auc(score[rows], rare[rows], ~rare[rows]), precision(score[rows], rare[rows], leading))
+            (auc(score[rows], strange[rows], ~strange[rows]), precision(score[rows], strange[rows], leading))
             for rows in samples
         ]
     )
-    top = np.argsort(-_known(score), kind="stable")[:leading]
     errors = np.nanstd(drawn, axis=0, ddof=1)
     return Found(
-        auc(score, rare, ~rare),
-        precision(score, rare, leading),
+        auc(score, strange, ~strange),
+        precision(score, strange, leading),
         float(errors[0]),
         float(errors[1]),
-        {name: auc(score, mask, dwarfs & ~mask) for name, mask in kinds.items()},
-        {name: int(mask[top].sum()) for name, mask in kinds.items()},
         drawn,
     )
+
+
+def by_kind(score: np.ndarray, data: rp.Dataset, leading: int) -> dict[str, tuple[float, int]]:
+    """AUC of each kind against clean dwarfs, and how many of it are among the leading objects."""
+    dwarfs, top = survey.clean(data), np.argsort(-_known(score), kind="stable")[:leading]
+    return {
+        name: (auc(score, mask, dwarfs & ~mask), int(mask[top].sum()))
+        for name, mask in survey.kinds(data).items()
+    }

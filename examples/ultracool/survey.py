@@ -78,6 +78,11 @@ def rare(data: rp.Dataset) -> np.ndarray:
     return np.isin(data.meta["object_type"], STAMP)
 
 
+def no_ultracool_dwarf(data: rp.Dataset) -> np.ndarray:
+    """These, and stars warmer than the dwarfs: what does not belong here by its label."""
+    return rare(data) | (data.meta["object_type"] == "STAR")
+
+
 def kinds(data: rp.Dataset) -> dict[str, np.ndarray]:
     """The known strangers by kind, those that are rare together first."""
     meta = data.meta

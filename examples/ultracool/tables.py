@@ -114,29 +114,40 @@ def components(found: dict[str, Any], contamination: str, size: str = f"rms_z, {
 
 
 def search_table(config: Config, data: rp.Dataset) -> dict[str, Any]:
-    """For every rank, method and score: AUC and precision with bootstrap errors, and paired differences."""
+    """{rank: {method: {score: {target: AUC and precision, errors, differences, "kinds": by kind}}}}."""
     settings, table = config.strangers, {}
     samples = strangers.resamples(data, settings.bootstrap, settings.seed)
+    targets = strangers.targets(data)
     for rank in settings.ranks:
         methods = [m for m in config.fits.methods if scores_path(config, m, rank).exists()]
-        found = {
-            (method, name): strangers.judged(score, data, samples, settings.leading)
+        scores = {
+            (method, name): score
             for method in methods
             for name, score in strangers.all_scores(config, method, rank).items()
         }
-        ours = found.get((OURS, strangers.OURS_SCORE))
-        for (method, name), one in found.items():
-            row = one._asdict()
-            drawn = row.pop("samples")
-            if ours is not None:
-                row["ours minus this"] = {
-                    what: [float(a - b), float(np.nanstd(ours.samples[:, i] - drawn[:, i], ddof=1))]
-                    for i, (what, a, b) in enumerate(
-                        (("auc", ours.auc, one.auc), ("precision", ours.precision, one.precision))
-                    )
-                }
+        found = {
+            (*key, target): strangers.judged(score, strange, samples, settings.leading)
+            for key, score in scores.items()
+            for target, strange in targets.items()
+        }
+        for (method, name), score in scores.items():
+            row = {"kinds": strangers.by_kind(score, data, settings.leading)}
+            for target in targets:
+                one, ours = found[method, name, target], found.get((OURS, strangers.OURS_SCORE, target))
+                row[target] = {k: v for k, v in one._asdict().items() if k != "samples"}
+                if ours is not None:
+                    row[target]["ours minus this"] = _less(ours, one)
             table.setdefault(str(rank), {}).setdefault(method, {})[name] = row
     return table
+
+
+def _less(ours: strangers.Found, other: strangers.Found) -> dict[str, list[float]]:
+    """Differences with errors, by the same resamples."""
+    errors = np.nanstd(ours.samples - other.samples, axis=0, ddof=1)
+    return {
+        "auc": [ours.auc - other.auc, float(errors[0])],
+        "precision": [ours.precision - other.precision, float(errors[1])],
+    }
 
 
 def main(config: Config) -> dict[str, Any]:
@@ -161,7 +172,7 @@ def written(config: Config, results: dict[str, Any]) -> Iterator[str]:
         yield from _differences(config, contamination, found)
         yield from _components(contamination, results["components"][contamination])
     for rank, methods in results["search"].items():
-        yield from _search(rank, methods)
+        yield from _search(rank, methods, config.strangers.leading)
 
 
 def _row(cells: list[str]) -> str:
@@ -227,24 +238,26 @@ def _components(contamination: str, table: dict[str, Any]) -> Iterator[str]:
         yield _row([method, *(_with_error(pair, 1) for pair in row.values())])
 
 
-def _search(rank: str, methods: dict[str, Any]) -> Iterator[str]:
-    yield f"\nStrangers, K = {rank}\n"
-    kinds = list(next(iter(next(iter(methods.values())).values()))["auc_by_kind"])[1:]
-    yield _row(["", "score", "AUC", "precision at 50", "ours − this: AUC", "precision", *kinds])
-    yield "|---" * (6 + len(kinds)) + "|"
-    for method, by_score in methods.items():
-        for name, row in by_score.items():
-            less = row.get(
-                "ours minus this", {"auc": (math.nan, math.nan), "precision": (math.nan, math.nan)}
-            )
-            yield _row(
-                [
-                    method,
-                    name,
-                    f"{row['auc']:.3f} ± {row['auc_error']:.3f}",
-                    f"{row['precision']:.2f} ± {row['precision_error']:.2f}",
-                    _with_error(less["auc"]),
-                    _with_error(less["precision"], 2),
-                    *(f"{row['auc_by_kind'][kind]:.2f}" for kind in kinds),
-                ]
-            )
+def _search(rank: str, methods: dict[str, Any], leading: int) -> Iterator[str]:
+    kinds = list(next(iter(next(iter(methods.values())).values()))["kinds"])[1:]
+    for target in (strangers.NO_DWARF, strangers.NO_ULTRACOOL_DWARF):
+        yield f"\nStrangers, K = {rank}: what is {target}\n"
+        names = ("AUC", f"precision at {leading}", "ours − this: AUC", "precision")
+        shown = kinds if target == strangers.NO_DWARF else []
+        yield _row(["", "score", *names, *shown])
+        yield "|---" * (2 + len(names) + len(shown)) + "|"
+        for method, by_score in methods.items():
+            for name, row in by_score.items():
+                one, nothing = row[target], (math.nan, math.nan)
+                less = one.get("ours minus this", {"auc": nothing, "precision": nothing})
+                yield _row(
+                    [
+                        method,
+                        name,
+                        _with_error((one["auc"], one["auc_error"])),
+                        _with_error((one["precision"], one["precision_error"]), 2),
+                        _with_error(less["auc"]),
+                        _with_error(less["precision"], 2),
+                        *(f"{row['kinds'][kind][0]:.2f} ({row['kinds'][kind][1]})" for kind in shown),
+                    ]
+                )

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 
 from robusta_prob.data import Dataset, warn_user
-from robusta_prob.io.cells import Cells, OpenCells, check_bits
+from robusta_prob.io.cells import Cells, OpenCells, check_bits, chosen
 from robusta_prob.io.files import atomic_path
 from robusta_prob.io.formats import READERS, VERSION, WRITERS, Contents, as_column, by_suffix
 from robusta_prob.stored import stored
@@ -187,15 +187,21 @@ def _assemble(
     if len(shape) != 2:
         raise ValueError(f"{flux_key!r} in {path} must be a matrix (objects, pixels), got shape {shape}")
     n, m = shape
-    rows, pixels = (_chosen(what, of, k) for what, of, k in zip(("rows", "pixels"), part, shape, strict=True))
+    rows, pixels = (chosen(what, of, k) for what, of, k in zip(("rows", "pixels"), part, shape, strict=True))
 
     def pick(role: str, known: tuple[str, ...], want: tuple[int, ...]) -> str | None:
         given = names[role]
         if given is not None:
             return _find(contents, role, given)
         beside = flux_key[: -len(flux_key.rpartition("/")[2])]  # "group/" where the flux is in a group
-        keys = [_lookup(arrays, f"{at}{name}") for at in (beside, "") for name in known]
-        return next((key for key in keys if key and arrays[key].shape == want), None)
+        keys = [key for at in (beside, "") for name in known if (key := _lookup(arrays, f"{at}{name}"))]
+        found = next((key for key in keys if arrays[key].shape == want), None)
+        if not found and keys and role in ("grid", "ids") and arrays[keys[0]].shape != (n,):
+            warn_user(
+                f"{keys[0]!r} {arrays[keys[0]].shape} in {path} is not taken as {role}: of "
+                f"{flux_key!r} {shape} that would have shape {want}. Rows and pixels are numbered instead"
+            )
+        return found
 
     ivar_key = pick("ivar", _IVAR + _ERROR, shape)
     if ivar_key is None:
@@ -238,20 +244,13 @@ def _assemble(
         "flux_name": header.get("flux_name") or _label(contents, flux_key, "flux"),
     }
     if keep is None:  # block by block: the file's arrays and their copies would be several times the data
-        return stored(cells.rows, (n, m), **labels).load()
-    return stored(OpenCells(cells, keep.pop_all()), (n, m), **labels)
-
-
-def _chosen(what: str, of: Any, number: int) -> Int[np.ndarray, " some"] | None:
-    """Numbers of the rows or pixels that are wanted; None for all of them."""
-    if of is None:
-        return None
-    wanted = of if isinstance(of, slice) else np.asarray(of)
-    right = isinstance(wanted, slice) or (wanted.ndim == 1 and wanted.size and wanted.dtype.kind in "iub")
-    index = np.arange(number)[wanted] if right else np.zeros(0, int)
-    if not index.size:
-        raise ValueError(f"{what} must be indices, a mask or a slice that selects some of {number}: {of!r}")
-    return index
+        data = stored(cells.rows, (n, m), **labels).load()
+    else:
+        data = stored(OpenCells(cells, keep.pop_all()), (n, m), **labels)
+    steps = np.diff(data.grid)
+    if not ((steps > 0).all() or (steps < 0).all()):
+        warn_user(f"{grid_key!r} in {path} neither rises nor falls: runs are those of neighbouring columns")
+    return data
 
 
 def _metadata(contents: Contents, used: set[str | None], shape: tuple[int, int]) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Int, Shaped
 
 
 class Cells(NamedTuple):
@@ -81,3 +81,15 @@ def check_bits(bits: Iterable[int]) -> list[int]:
     if not numbers or not all(isinstance(bit, int | np.integer) and bit >= 0 for bit in numbers):
         raise ValueError(f"mask_bits must be a list of numbers of bits, such as [1, 5], got {bits!r}")
     return [int(bit) for bit in numbers]
+
+
+def chosen(what: str, of: Any, number: int) -> Int[np.ndarray, " some"] | None:
+    """Numbers of the rows or pixels that are wanted; None for all of them."""
+    if of is None:
+        return None
+    wanted = of if isinstance(of, slice) else np.asarray(of)
+    right = isinstance(wanted, slice) or (wanted.ndim == 1 and wanted.size and wanted.dtype.kind in "iub")
+    index = np.arange(number)[wanted] if right else np.zeros(0, int)
+    if not index.size:
+        raise ValueError(f"{what} must be indices, a mask or a slice that selects some of {number}: {of!r}")
+    return index

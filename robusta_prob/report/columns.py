@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 
 from robusta_prob.data import Dataset
-from robusta_prob.scoring.results import Surprise
+from robusta_prob.scoring.results import SMALLEST, Surprise
 from robusta_prob.scoring.table import score_columns
 
-SMALLEST = 1e-300  # p-values below are drawn as this
 LEAST_SN = 0.01  # an object of no flux would stretch the axis over ten decades
 FIRST = (
     "rank",
@@ -62,24 +62,15 @@ def columns_of(
         "log10_sn": np.log10(np.where(sn > LEAST_SN, sn, np.nan)),
         "minus_log10_p": -own["log10_p"],
         "minus_log10_p_run": _minus_log10(own["p_run"]),
-        "minus_log10_least_p": np.fmax(-own["log10_p"], _minus_log10(scores.least_p)),
+        "minus_log10_least_p": -scores.log_least_p / math.log(10.0),
     }
     columns = {name: values for name, values in (own | derived).items() if np.ndim(values) == 1}
-    columns["rank"] = ranked(columns)
     for name, values in table.items():
         if name not in own and np.ndim(values) == 1:
             while name in columns:
                 name = f"meta_{name}"
             columns[name] = values
     return {name: columns[name] for name in dict.fromkeys([*FIRST, *columns])}
-
-
-def ranked(columns: Mapping[str, np.ndarray]) -> Int[np.ndarray, " objects"]:
-    """1, 2, ... by the least of the p-values that flag; those without a score come last."""
-    surprise = np.nan_to_num(columns["minus_log10_least_p"], nan=-np.inf)
-    rank = np.empty(len(surprise), int)
-    rank[np.lexsort((columns["rank"], -surprise))] = np.arange(1, len(rank) + 1)
-    return rank
 
 
 def _named(table: Mapping[str, np.ndarray], data: Dataset) -> set[str]:

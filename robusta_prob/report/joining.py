@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from robusta_prob.report.building import COEFFICIENTS, LIMIT_MB, checked_points
 from robusta_prob.report.codes import Codes
-from robusta_prob.report.columns import ranked
 from robusta_prob.report.explorer import Explorer, Run, bytes_of, carriers, room_for
 from robusta_prob.report.mapping import residual_map
 
@@ -77,7 +76,7 @@ def joined(
     columns = _columns(parts, counts)
     names = np.repeat(np.asarray(labels), counts)
     columns = {facet: names} | {name: values for name, values in columns.items() if name != facet}
-    columns["rank"] = ranked(columns)
+    columns["rank"] = _ranked(columns)
     first = ["rank", "id", facet]
     columns = {name: columns[name] for name in dict.fromkeys([*first, *columns])}
     runs, run, place = _runs(parts, [f"{facet} {label}" for label in labels])
@@ -104,6 +103,14 @@ def joined(
     if points is None and embedding is True and len({run.grid.tobytes() for run in whole.runs}) == 1:
         points = residual_map(whole)
     return whole if points is None else whole.with_map(*points)
+
+
+def _ranked(columns: Mapping[str, np.ndarray]) -> Int[np.ndarray, " objects"]:
+    """1, 2, ... among all, as `Surprise.ranking` within each part."""
+    surprise = np.nan_to_num(columns["minus_log10_least_p"], nan=-np.inf)
+    rank = np.empty(len(surprise), int)
+    rank[np.lexsort((columns["rank"], -surprise))] = np.arange(1, len(rank) + 1)
+    return rank
 
 
 def _runs(parts: Sequence[Explorer], names: Sequence[str]) -> tuple[tuple[Run, ...], np.ndarray, np.ndarray]:

@@ -71,6 +71,9 @@ class Settings(NamedTuple):
     robustness: float | None = None  # scale of the published scores; None: the loss that was fitted
 
 
+SMALLEST = 1e-300  # p-values below may underflow
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Surprise:
     """Outlier scores: `flagged` says which objects, `ranking` lists them, the most surprising first."""
@@ -104,6 +107,11 @@ class Surprise:
         """The least of the p-values that flag (p_value, p_run, lines that do), as if it were the only one."""
         lines = (one.p_value for one in self.lines.values()) if self.settings.flag_lines else ()
         return np.fmin.reduce([self.object.p_value, self.object.p_run, *lines])
+
+    @property
+    def log_least_p(self) -> Float[np.ndarray, " objects"]:
+        """Its natural logarithm [nats]: below 1e-300 that of p_value, of which alone it is known there."""
+        return np.fmin(self.object.log_p, np.log(np.maximum(self.least_p, SMALLEST)))
 
     @property
     def cells_in_memory(self) -> bool:
@@ -142,7 +150,6 @@ class Surprise:
 
     @property
     def ranking(self) -> Shaped[np.ndarray, " objects"]:
-        """Indices of the objects by rising p-value; those without a score come last."""
-        return np.lexsort(
-            (-np.nan_to_num(self.object.score, nan=-np.inf), np.nan_to_num(self.object.log_p, nan=np.inf))
-        )
+        """Indices of the objects by rising `least_p`, flagged ones first; those without a score come last."""
+        score, surprise = (np.nan_to_num(x, nan=-np.inf) for x in (self.object.score, -self.log_least_p))
+        return np.lexsort((-score, -surprise))

@@ -143,8 +143,8 @@ def most_surprising(scores: Surprise, rows: int) -> str:
     shown = (
         ("score", o.score, ",.1f"),
         ("z", o.z, ".2f"),
-        ("log10 p", o.log_p / math.log(10.0), ",.1f"),
-        ("q", o.q_any, ".2g"),  # that by which objects are flagged
+        ("log10 least p", scores.log_least_p / math.log(10.0), ",.1f"),  # by which they are ranked,
+        ("q", o.q_any, ".2g"),  # and by which they are flagged
         ("mahalanobis", o.mahalanobis, ",.0f"),
         ("scale", o.scale, ".2f"),
         ("weight", o.median_weight, ".3f"),
