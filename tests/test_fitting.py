@@ -1,11 +1,13 @@
 """`fit` as a user meets it: recovery of truth, honest status, and clear words on bad input."""
 
 import math
+import time
 
 import numpy as np
 import pytest
 
 import robusta_prob as rp
+from robusta_prob.inference import progress
 from robusta_prob.inference.progress import epochs_left
 from robusta_prob.simulate import largest_angle, low_rank, toy
 
@@ -251,6 +253,16 @@ def test_the_end_of_a_fit_is_foreseen_where_moves_shrink():
     assert epochs_left([1.0, 0.1, 0.01], 0.0001) == pytest.approx(2.0)
     assert epochs_left([1.0, 0.1, 0.01], 0.1) == 0.0
     assert math.isinf(epochs_left([0.1, 0.2, 0.3], 0.01)) and math.isinf(epochs_left([0.5, 0.4], 0.01))
-    with rp.Progress(tol=1e-4, disable=False) as bar:
+    with rp.Progress(tol=1e-4) as bar:
         rp.fit(low_rank(200, 40, 2, seed=0).data, 3, tol=1e-4, callback=bar)
     assert " s left, basis moves" in str(bar._bar)
+
+
+def test_a_log_is_told_seldom(monkeypatch, capsys):
+    for pause, told in ((30.0, False), (0.01, True)):
+        monkeypatch.setattr(progress, "PAUSE", pause)
+        with rp.Progress("fit") as bar:
+            for done in range(1, 6):
+                time.sleep(0.02)
+                bar(progress.Rows(done, 10, "score"))
+        assert ("score:" in capsys.readouterr().err) == told

@@ -59,7 +59,7 @@ def test_only_metadata_that_clash_are_renamed() -> None:
     columns = rp.score_columns(*scored(meta))
     for place, name in enumerate(("meta_rank", "meta_id", "meta_meta_z", "meta_z", "log_p", "teff")):
         assert columns[name][0] == place
-    assert len(columns) == 2 + len(ObjectSurprise._fields) + len(names)
+    assert len(columns) == 3 + len(ObjectSurprise._fields) + len(names)
 
 
 def test_file_is_ranked_and_keeps_all_digits_of_metadata(tmp_path: Path) -> None:

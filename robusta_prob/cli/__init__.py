@@ -16,7 +16,7 @@ from robusta_prob.cli.arguments import parser
 from robusta_prob.cli.choosing import run_select
 from robusta_prob.cli.commands import run_demo, run_fit, run_project, run_score
 from robusta_prob.cli.reporting import run_report
-from robusta_prob.cli.shared import complain, keep_compiled, one_line, warn
+from robusta_prob.cli.shared import as_options, complain, keep_compiled, one_line, warn
 
 ERRORS = (ValueError, TypeError, KeyError, OSError, FloatingPointError, ImportError, MemoryError)
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.filterwarnings("always", category=rp.DataWarning)
         warnings.filterwarnings("ignore", message=".*persistent compilation cache")
-        warnings.showwarning = lambda message, *_, **__: warn(one_line(message))
+        warnings.showwarning = lambda message, *_, **__: warn(as_options(one_line(message), options))
         try:
             return commands[options.command](options)
         except BrokenPipeError:  # the reader of our output went away, as `head` does
@@ -57,5 +57,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         except ERRORS as error:
             if options.debug:
                 raise
-            complain(f"error: {one_line(error)}")
+            complain(f"error: {as_options(one_line(error), options)}")
             return 2

@@ -100,7 +100,7 @@ def _selected(
 ) -> rp.Selection:
     with (
         writable(run / "fits") as fits,
-        rp.Progress("select", disable=True if options.quiet else None) as bar,
+        rp.Progress("select", disable=options.quiet) as bar,
     ):
         settings = settings | {"folder": fits, "callback": bar}
         if options.one_fit:

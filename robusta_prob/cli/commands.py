@@ -15,9 +15,21 @@ import numpy as np
 import robusta_prob as rp
 from robusta_prob.cli.processes import join
 from robusta_prob.cli.reporting import keep_scores
-from robusta_prob.cli.shared import fit_file, law, load, read, save, say, say_where, warn, writable
+from robusta_prob.cli.shared import (
+    as_options,
+    fit_file,
+    law,
+    load,
+    read,
+    save,
+    say,
+    say_where,
+    warn,
+    writable,
+)
 from robusta_prob.inference.iterate import NON_FINITE
 from robusta_prob.io import atomic_path
+from robusta_prob.scoring.correlation import LAGS
 from robusta_prob.scoring.table import most_surprising
 
 FLAG = 0.05  # q-value below which an object is flagged
@@ -49,7 +61,7 @@ def run_project(options: argparse.Namespace) -> int:
     data = read(options, str(fit.dtype))
     target = Path(options.output) if options.output else folder / "projection.h5"
     with atomic_path(target) as temporary:
-        with rp.Progress("project", disable=True if options.quiet else None) as bar:
+        with rp.Progress("project", disable=options.quiet) as bar:
             projection = rp.project(fit, data, callback=bar)
         with h5py.File(temporary, "w") as file:
             file.attrs["format"], file.attrs["version"] = "robusta_prob.Projection", 1
@@ -110,7 +122,7 @@ def _fit_and_write(
     from robusta_prob import plots
 
     began = time.perf_counter()
-    with rp.Progress(tol=settings.get("tol", 0.01), disable=True if options.quiet else None) as bar:
+    with rp.Progress(tol=settings.get("tol", 0.01), disable=options.quiet) as bar:
         fit = rp.fit(data, rank, key=options.seed, callback=bar, **settings)
     rp.save(fit, folder / "fit.h5")
     save(plots.basis(fit), folder / "basis.png")
@@ -119,7 +131,7 @@ def _fit_and_write(
     if fit.status.ok:
         say(options, f"Fit of rank {fit.rank}: {message} ({time.perf_counter() - began:.1f} s)")
     else:
-        warn(message)
+        warn(as_options(message, options))
     if str(fit.loss) != str(fit.noise):
         say(options, f"Loss, fitted as given:         {fit.loss} [{fit.flux_name}]")
     say(options, f"Noise, learned from residuals: {fit.noise} [{fit.flux_name}]")
@@ -132,7 +144,7 @@ def _score_and_write(fit: rp.Fit, data: rp.Dataset, options: argparse.Namespace,
     chosen: dict[str, Any] = {
         name: getattr(options, name) for name in ("lines", "windows", "empirical_null") if name in options
     }
-    with rp.Progress("score", disable=True if options.quiet else None) as bar:
+    with rp.Progress("score", disable=options.quiet) as bar:
         projection = rp.project(fit, data, callback=bar)
         scores = rp.surprise(fit, data, projection, callback=bar, **chosen)
     rp.write_scores(scores, data, folder / "scores.csv")
@@ -145,10 +157,8 @@ def _score_and_write(fit: rp.Fit, data: rp.Dataset, options: argparse.Namespace,
     say(options, f"Null law of a normal pixel: {law}")
     bulk, beyond = scores.empirical, len(null.correlation)
     if beyond:
-        say(
-            options,
-            f"Residuals are correlated over {beyond} pixels, {null.correlation[0]:.2g} from one to the next",
-        )
+        over = f"{beyond} pixels{' or more' if beyond == LAGS else ''}"
+        say(options, f"Residuals are correlated over {over}, {null.correlation[0]:.2g} from one to the next")
     applied = "p-values are taken against it" if bulk.applied else "0 and 1 where the null law holds"
     runs = f", of runs {bulk.run_centre:.2f} +- {bulk.run_width:.2f}" if bulk.run_width > 0 else ""
     say(options, f"Bulk of the objects: z = {bulk.centre:.2f} +- {bulk.width:.2f}{runs} ({applied})")

@@ -45,7 +45,7 @@ def run_report(options: argparse.Namespace) -> int:
     check_writable(target)
     fit, scores = rp.load(folder / record["fit"]), rp.load(folder / SCORES)
     data = _spectra(folder, record, options, str(fit.dtype))
-    with rp.Progress("spectra", disable=True if options.quiet else None) as bar:
+    with rp.Progress("spectra", disable=options.quiet) as bar:
         explorer = report.explore(
             fit,
             data,

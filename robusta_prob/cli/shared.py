@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -157,3 +158,11 @@ def one_line(error: object) -> str:
     if isinstance(error, KeyError) and error.args:
         error = error.args[0]
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def as_options(text: str, options: argparse.Namespace) -> str:
+    """The text with this command's options in place of arguments in Python: --ivar for ivar=."""
+    names = "|".join(sorted(vars(options), key=len, reverse=True))
+    text = re.sub(rf"\b({names})=(?=[ ,.;:)]|$)", lambda m: f"--{m[1].replace('_', '-')}", text)
+    joined = "|".join(name for name in vars(options) if "_" in name)
+    return re.sub(rf"\b({joined})\b", lambda m: f"--{m[1].replace('_', '-')}", text) if joined else text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -21,6 +22,7 @@ class Rows(NamedTuple):
     unit: str = " objects"
 
 
+PAUSE = 30.0  # seconds between two lines of a log
 RECENT = 5  # epochs by whose moves the end is foreseen
 
 
@@ -28,20 +30,22 @@ class Progress:
     """Context manager and callback: `with Progress() as bar: fit(..., callback=bar)`.
 
     Shows the rate, how far the basis moves, and what is left: of objects exactly; of a fit the time until its
-    moves, should they go on to shrink as lately, are below `tol`.
+    moves, should they go on to shrink as lately, are below `tol`. Where there is no terminal, as in the log
+    of a batch job, it is told every half minute, and not of what takes less.
     """
 
-    def __init__(self, label: str = "fit", *, tol: float = 0.01, disable: bool | None = None) -> None:
-        self._bar = tqdm(desc=label, unit=" epochs", disable=disable, leave=True)
+    def __init__(self, label: str = "fit", *, tol: float = 0.01, disable: bool = False) -> None:
+        self._disable = disable
+        self._bar = self._begin(label, " epochs")
         self._what, self._tol, self._moves = "", tol, list[float]()
 
     def __call__(self, line: Epoch | Rows) -> None:
         """Show one line of the history, or how many objects are done."""
         if isinstance(line, Rows):
             if line.what != self._what:
-                self._bar.reset(line.total)
-                self._bar.set_description(line.what, refresh=False)
-                self._bar.unit, self._what = line.unit, line.what
+                self._bar.leave = False
+                self._bar.close()
+                self._bar, self._what = self._begin(line.what, line.unit, line.total), line.what
             self._bar.update(line.done - self._bar.n)
             return
         if self._bar.disable:
@@ -55,6 +59,12 @@ class Progress:
             refresh=False,
         )
         self._bar.update()
+
+    def _begin(self, label: str, unit: str, total: int | None = None) -> tqdm:
+        seldom = (
+            {} if sys.stderr.isatty() else {"delay": PAUSE, "mininterval": PAUSE, "maxinterval": 2 * PAUSE}
+        )
+        return tqdm(desc=label, unit=unit, total=total, disable=self._disable, **seldom)
 
     def __enter__(self) -> Self:
         return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -62,7 +61,7 @@ def columns_of(
         "log10_sn": np.log10(np.where(sn > LEAST_SN, sn, np.nan)),
         "minus_log10_p": -own["log10_p"],
         "minus_log10_p_run": _minus_log10(own["p_run"]),
-        "minus_log10_least_p": -scores.log_least_p / math.log(10.0),
+        "minus_log10_least_p": -own["log10_least_p"],
     }
     columns = {name: values for name, values in (own | derived).items() if np.ndim(values) == 1}
     for name, values in table.items():
