@@ -298,7 +298,7 @@ def test_what_does_not_belong_is_refused(made: Sample, explorer: report.Explorer
         (r"shape \(90, 2\); got \(3,\)", {"embedding": np.zeros(3)}),
         ("finite positions", {"lines": {"a": [np.nan]}}),
         ("positions, or", {"lines": {"a": ["x"]}}),
-        ("positive number of megabytes", {"limit_mb": -1.0}),
+        ("MB before it holds a spectrum, and its limit is", {"limit_mb": -1.0}),
     ):
         with pytest.raises(ValueError, match=match):
             report.explore(*made, **{"embedding": False, **options})
@@ -306,6 +306,8 @@ def test_what_does_not_belong_is_refused(made: Sample, explorer: report.Explorer
         report.joined([], [])
     with pytest.raises(ValueError, match="no column of numbers 'hue'"):
         report.joined([explorer], ["a"], axes=("hue", "z"))
+    with pytest.raises(ValueError, match="boolean column, got 'sn'"):
+        report.joined([explorer], ["a"], only=("sn", "bright"))
 
 
 def test_without_the_library_it_says_what_to_install(
@@ -369,7 +371,7 @@ def test_the_command_says_in_one_line_what_is_wrong(
     assert "does not exist" in fails(tmp_path / "none")
     assert "is a file" in fails(run / "fit.h5")
     assert "no scores.h5 and no scores.json: run `robusta-prob score" in fails(tmp_path)
-    assert "positive number of megabytes" in fails(run, "--limit", "0")
+    assert "before it holds a spectrum, and its limit is 0.0 MB" in fails(run, "--limit", "0")
     assert "the folder" in fails(run, "-o", tmp_path / "none" / "page.html")
     rp.write(made.data.take(slice(10, 30)), tmp_path / "others.h5")
     assert "same objects" in fails(run, tmp_path / "others.h5")

@@ -37,7 +37,8 @@ def explorer() -> report.Explorer:
         )
         for rows in (np.arange(N) < 50, np.arange(N) >= 50)
     ]
-    return report.joined(parts, [2, 11], facet="bin", embedding=("a map", rng.standard_normal((N, 2))))
+    places, only = rng.standard_normal((N, 2)), ("in_all_bins", "flagged in all their bins")
+    return report.joined(parts, [2, 11], facet="bin", embedding=("a map", places), only=only)
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +238,7 @@ def test_filters(page: Any, explorer: report.Explorer) -> None:
     for wanted, found in (
         ({"facet": "11"}, columns["bin"] == 11),
         ({"only-flagged": True}, (columns["bin"] == 11) & columns["flagged"]),
-        ({"facet": "", "only-flagged": False, "only-all-bins": True}, both),
+        ({"facet": "", "only-flagged": False, "only": True}, both),
     ):  # fmt: skip
         for name, value in wanted.items():
             choose(page, name, value)

@@ -19,6 +19,7 @@ from robusta_prob import report
 
 PAGE = "report.html"
 AXES = ("bp_rp", "-abs_mag")  # a Hertzsprung-Russell diagram
+ONLY = ("in_all_bins", "flagged in all their bins")
 LABELS = {
     "bp_rp": "BP − RP [mag]",
     "abs_mag": "M_G [mag]",
@@ -85,7 +86,7 @@ def run(config: Config) -> None:
         print("no bin has a model: there is nothing to report")
         return
     embedding = places(config, parts, bins) if (output / f"{embed.TABLE}.h5").exists() else False
-    page = report.joined(parts, bins, facet="bin", embedding=embedding, axes=AXES)
+    page = report.joined(parts, bins, facet="bin", embedding=embedding, axes=AXES, only=ONLY)
     kind = "a simulated Gaia RVS survey" if config.simulation.objects else "the Gaia RVS spectra"
     report.write_page(page, output / PAGE, title=f"Strange stars of {kind}")
     print(f"{output / PAGE}: {page}")

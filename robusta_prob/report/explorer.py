@@ -74,6 +74,8 @@ class Explorer:
         The column by which the page can be restricted.
     axes : (str, str)
         Columns of the second scatter at the beginning; with a minus before it an axis runs downwards.
+    only : (str, str), optional
+        A boolean column, and in words to which of the flagged objects the page can be restricted by it.
     total : int
         Objects of the survey, of which N are here.
     """
@@ -88,6 +90,7 @@ class Explorer:
     maps: Mapping[str, Float[np.ndarray, "objects 2"]] = field(default_factory=lambda: MappingProxyType({}))
     facet: str | None = None
     axes: tuple[str, str] = ("log10_sn", "z")
+    only: tuple[str, str] | None = None
 
     def __repr__(self) -> str:
         n, carried = len(self.place), int((self.place >= 0).sum())
@@ -179,8 +182,12 @@ def room_for(limit_mb: float, other_bytes: int, spectrum_bytes: int) -> int:
     Raises
     ------
     ValueError
-        If the limit is not a positive number.
+        If the limit is no number, or there is no room even for what the page needs without a spectrum.
     """
-    if not limit_mb > 0:
-        raise ValueError(f"the limit must be a positive number of megabytes, got {limit_mb!r}")
-    return max(int((limit_mb * MEGABYTE - other_bytes) // spectrum_bytes), 0)
+    room = limit_mb * MEGABYTE - other_bytes
+    if not room >= 0:
+        raise ValueError(
+            f"the page takes {other_bytes / MEGABYTE:.1f} MB before it holds a spectrum, and its limit is "
+            f"{limit_mb!r} MB: raise the limit, or give fewer objects or columns"
+        )
+    return int(min(room, 1e12) // spectrum_bytes)

@@ -26,6 +26,7 @@ def joined(
     embedding: Float[np.ndarray, "objects 2"] | tuple[str, Any] | bool = True,
     limit_mb: float = LIMIT_MB,
     axes: tuple[str, str] | None = None,
+    only: tuple[str, str] | None = None,
 ) -> Explorer:
     """Several runs as one page, which can be restricted to any of them.
 
@@ -48,6 +49,9 @@ def joined(
         How large the page may be [MB]; spectra that have no room are left out as in `explore`.
     axes : (str, str), optional
         Columns of the second scatter at the beginning; with a minus before it an axis runs downwards.
+    only : (str, str), optional
+        A boolean column, and in words to which of the flagged objects the page can be restricted by it:
+        ("in_all_bins", "flagged in all their bins").
 
     Returns
     -------
@@ -57,8 +61,8 @@ def joined(
     Raises
     ------
     ValueError
-        If there are no parts, not as many labels, two of the same label are of different fits, or an axis is
-        no column.
+        If there are no parts, not as many labels, two of the same label are of different fits, an axis is
+        no column of numbers, or `only` none of booleans.
 
     Examples
     --------
@@ -83,6 +87,8 @@ def joined(
     numbers = [name for name, values in columns.items() if values.dtype.kind in "biuf"]
     if axes is not None and (unknown := [a for a in axes if a.removeprefix("-") not in numbers]):
         raise ValueError(f"there is no column of numbers {unknown[0]!r}; there are {', '.join(numbers)}")
+    if only is not None and (only[0] not in columns or columns[only[0]].dtype.kind != "b"):
+        raise ValueError(f"only must begin with the name of a boolean column, got {only[0]!r}")
     whole = Explorer(
         columns=MappingProxyType(columns),
         run=run,
@@ -94,6 +100,7 @@ def joined(
         maps=MappingProxyType({}),
         facet=facet,
         axes=parts[0].axes if axes is None else axes,
+        only=only,
     )
     whole = _within(whole, limit_mb)
     if all(COEFFICIENTS in part.maps for part in parts):

@@ -45,6 +45,7 @@ def packed_page(explorer: Explorer, **more: Any) -> dict[str, Any]:
         ],
         "facet": explorer.facet,
         "axes": list(explorer.axes),
+        "only": explorer.only and list(explorer.only),
         "total": explorer.total,
     }
 

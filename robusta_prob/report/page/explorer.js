@@ -188,7 +188,7 @@ window.startExplorer = function (doc, fixed) {
     state.keep = filtered(page, {
       search: by("search").value,
       flagged: by("only-flagged").checked,
-      allBins: by("only-all-bins").checked,
+      only: by("only").checked,
       carried: by("only-carried").checked,
       selection: by("only-selected").checked && state.selected.size ? state.selected : null,
       facet: page.facet ? by("facet").value : "",
@@ -257,7 +257,8 @@ window.startExplorer = function (doc, fixed) {
     by("facet-label").firstElementChild.textContent = facet.label;
     fill("facet", [["", "all"], ...levels.map((level) => [level, level])]);
   }
-  by("all-bins-label").hidden = !named("in_all_bins");
+  by("only-label").hidden = !page.only;
+  if (page.only) by("only-label").lastElementChild.textContent = page.only[1];
   by("carried-label").hidden = !page.place.some((place) => place < 0);
   const sets = Object.keys(page.lines);
   by("lines-label").hidden = !sets.length;
@@ -265,7 +266,7 @@ window.startExplorer = function (doc, fixed) {
   by("counts").textContent = `${n} objects, ${flagged.reduce((sum, one) => sum + one, 0)} flagged`;
 
   const on = (id, event, act) => by(id).addEventListener(event, act);
-  for (const id of ["only-flagged", "only-all-bins", "only-carried", "only-selected"]) on(id, "change", list);
+  for (const id of ["only-flagged", "only", "only-carried", "only-selected"]) on(id, "change", list);
   on("search", "input", list);
   on("facet", "change", () => { list(); fitAxes(); });
   for (const id of ["x-down", "y-down", "x-stretch", "y-stretch"]) on(id, "change", axisChosen);

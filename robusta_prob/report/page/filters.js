@@ -24,13 +24,13 @@ function searched(text, page) {
 }
 
 function filtered(page, wanted) {
-  const { flagged, in_all_bins: all } = Object.fromEntries(page.columns.map((column) => [column.name, column.values]));
+  const flagged = page.named.get("flagged").values, only = page.only && page.named.get(page.only[0]).values;
   const facet = page.facet && page.named.get(page.facet), found = searched(wanted.search, page);
   const keep = new Array(page.run.length);
   for (let row = 0; row < keep.length; row++) {
     keep[row] =
       (!wanted.flagged || flagged[row] === 1) &&
-      (!wanted.allBins || (flagged[row] === 1 && all[row] === 1)) &&
+      (!wanted.only || (flagged[row] === 1 && only[row] === 1)) &&
       (!wanted.carried || page.place[row] >= 0) &&
       (!wanted.selection || wanted.selection.has(row)) &&
       (wanted.facet === "" || facet.text(row) === wanted.facet) &&
