@@ -351,7 +351,7 @@ def run(made: Sample, tmp_path: Path) -> Path:
 def test_the_command(run: Path, capsys: pytest.CaptureFixture[str], no_umap: None) -> None:
     assert cli.main(["report", str(run), "--lines", "Ca=410,450", "--title", "Mine"]) == 0
     out = capsys.readouterr().out
-    assert "Map: PCA of the residuals" in out and "90 of 90 objects, 90 with their spectra" in out
+    assert "Map: PCA of residuals" in out and "90 of 90 objects, 90 with their spectra" in out
     assert "<title>Mine</title>" in (run / "report.html").read_text()
     assert cli.main(["report", str(run), "-o", str(run / "again.html"), "--spectra", "all"]) == 0
     assert "Map:" not in capsys.readouterr().out, "the map is there"

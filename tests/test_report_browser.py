@@ -345,3 +345,27 @@ def test_what_is_under_the_mouse_is_told(page: Any) -> None:
     page.execute_script("explorer.moved(explorer.shown.x[10])")
     assert "model" in text(page, "#readout")
     assert len(page.execute_script("return Array.from(explorer.shown.x)")) == M
+
+
+# Everything that the page consists of, shadow roots too: Bokeh's tooltips are in one.
+EVERYTHING = """
+const found = [], look = (root) => root.querySelectorAll("*").forEach((one) => {
+  found.push(one);
+  if (one.shadowRoot) look(one.shadowRoot);
+});
+look(document);
+"""
+
+
+def test_names_from_the_data_are_text_under_the_mouse_too(page: Any) -> None:
+    ids = "explorer.page.named.get('id').text"
+    (row,) = page.execute_script(
+        f"return [...explorer.page.run.keys()].filter((row) => {ids}(row) === arguments[0])", EVIL
+    )
+    x, y = page.execute_script(browsers.WHERE, "map", row)
+    page.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": x, "y": y})
+    values = "found.filter((one) => one.className === 'bk-tooltip-row-value').map((one) => one.textContent)"
+    told = browsers.until(page, f"{EVERYTHING} const told = {values}; return told.length && told")
+    assert EVIL in told[0]
+    assert not page.execute_script(f"{EVERYTHING} return found.some((one) => one.id === 'evil')")
+    assert browsers.complaints(page) == []

@@ -27,7 +27,7 @@ FIRST = (
 LABELS = {
     "sn": "median S/N",
     "flagged_as": "flagged as",
-    "log10_sn": "log₁₀ median S/N",
+    "log10_sn": "log₁₀ S/N",
     "minus_log10_p": "−log₁₀ p",
     "minus_log10_p_run": "−log₁₀ p of runs",
     "minus_log10_least_p": "−log₁₀ least p",

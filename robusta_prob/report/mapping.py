@@ -16,7 +16,7 @@ from robusta_prob.report.explorer import Explorer
 
 LEAST = 15  # objects, with fewer of which there is no UMAP
 NEIGHBOURS, MIN_DIST, SEED = 15, 0.1, 0
-UMAP, PCA = "UMAP of the residuals", "PCA of the residuals"
+UMAP, PCA = "UMAP of residuals", "PCA of residuals"
 
 
 def residual_map(explorer: Explorer) -> tuple[str, Float[np.ndarray, "objects 2"]]:
