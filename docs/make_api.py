@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import re
@@ -64,11 +65,39 @@ def described(name: str, what: Any) -> str:
     for title, body in zip(sections[::2], sections[1::2], strict=True):
         shown = f"```pycon\n{body.strip()}\n```" if title == "Examples" else listed(title, body)
         parts.append(f"**{title}**\n\n{shown}")
-    if dataclasses.is_dataclass(what):
-        parts.append("**Fields** " + ", ".join(f"`{field.name}`" for field in dataclasses.fields(what)))
+    if "Attributes" not in sections and (fields := list(fields_of(what))):
+        parts.append("**Fields**\n\n" + "\n".join(fields))
     if methods := public_methods(what):
         parts.append("**Methods**\n\n" + "\n".join(methods))
     return "\n\n".join(parts) + "\n"
+
+
+def fields_of(what: Any, indent: str = "") -> Iterator[str]:
+    """Of a data class or a named tuple, each with the comment on its line; those of tuples within, too."""
+    if not (dataclasses.is_dataclass(what) or hasattr(what, "_fields")):
+        return
+    lines = inspect.getsource(what).splitlines()
+    hints, public = vars(inspect.getmodule(what)), set(rp.__all__)
+    for node in ast.parse("\n".join(lines)).body[0].body:
+        if not isinstance(node, ast.AnnAssign) or node.target.id.startswith("_"):
+            continue
+        words = lines[node.lineno - 1].partition("  # ")[2] or lines[node.end_lineno - 1].partition("  # ")[2]
+        kind = ast.unparse(node.annotation)
+        yield f"{indent}- `{node.target.id} : {shape_of(kind)}` {words}".rstrip()
+        inner = hints.get(kind.partition(" | ")[0])
+        if inspect.isclass(inner) and hasattr(inner, "_fields") and kind not in public:
+            yield from fields_of(inner, indent + "  ")
+
+
+def shape_of(annotation: str) -> str:
+    """`Float[np.ndarray, 'objects rank']` as `(objects, rank) float array`."""
+
+    def words(match: re.Match[str]) -> str:
+        axes = match[2].split()
+        return f"({', '.join(axes)}{',' if len(axes) == 1 else ''}) {match[1].lower()} array"
+
+    found = re.sub(r"(Float|Int|Bool|Shaped)\[np\.ndarray, '([^']*)'\]", words, annotation)
+    return found.replace("shaped array", "array")
 
 
 def public_methods(what: Any) -> list[str]:
