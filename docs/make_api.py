@@ -81,7 +81,12 @@ def fields_of(what: Any, indent: str = "") -> Iterator[str]:
     for node in ast.parse("\n".join(lines)).body[0].body:
         if not isinstance(node, ast.AnnAssign) or node.target.id.startswith("_"):
             continue
-        words = lines[node.lineno - 1].partition("  # ")[2] or lines[node.end_lineno - 1].partition("  # ")[2]
+        words = [lines[line - 1].partition("  # ")[2] for line in (node.lineno, node.end_lineno)]
+        above = node.lineno - 2
+        while lines[above].lstrip().startswith("# "):
+            words.insert(0, lines[above].strip(" #"))
+            above -= 1
+        words = " ".join(dict.fromkeys(filter(None, words)))
         kind = ast.unparse(node.annotation)
         yield f"{indent}- `{node.target.id} : {shape_of(kind)}` {words}".rstrip()
         inner = hints.get(kind.partition(" | ")[0])

@@ -52,7 +52,7 @@ def _assert_same(one, other):
 
 
 def test_a_fit_that_is_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path):
-    """Every attempt dies after three passes of its own; those before are not done again."""
+    """Every attempt dies after four passes of its own; those before are not done again."""
     data, path = _data(), tmp_path / "fit.checkpoint"
     whole, done, attempts = _fit(data), [], 0
     step = solving.Problem.step
@@ -67,7 +67,7 @@ def test_a_fit_that_is_killed_again_and_again_ends_as_if_it_had_not_been(tmp_pat
         while True:
             attempts += 1
             try:
-                resumed = _fit(data, path, callback=_killer(3 * attempts))
+                resumed = _fit(data, path, callback=_killer(4 * attempts))
                 break
             except KilledError:
                 assert path.exists() and attempts < 30

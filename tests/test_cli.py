@@ -621,6 +621,18 @@ def test_bits_of_a_mask_are_read_as_a_list(tmp_path: Path, capsys: pytest.Captur
     assert "--mask-bits: must be numbers of bits, such as 1,5,12, got 'a'" in capsys.readouterr().err
 
 
+def test_arguments_are_named_as_options_and_the_users_words_are_left_alone() -> None:
+    asked = parser("").parse_args(["fit", "max_epochs=.h5", "-k", "2", "-o", "run"])
+    for text, told in (
+        ("Pass ivar= with a name", "Pass --ivar with a name"),
+        ("raise `max_epochs` or `tol`", "raise --max-epochs or --tol"),
+        ("there is no mask_bits/ivar= .h5", "there is no mask_bits/ivar= .h5"),
+        ("there is no array 'rank='", "there is no array 'rank='"),
+        ("give file= or in_memory=False", "give file= or in_memory=False"),
+    ):
+        assert shared.as_options(text, asked) == told
+
+
 # The cache of compiled programs ---------------------------------------------------------------------
 
 

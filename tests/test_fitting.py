@@ -98,9 +98,9 @@ def test_a_warm_start_is_at_rest_at_once_and_a_basis_can_start_too(survey, fitte
 def test_running_out_of_steps_is_said_with_advice(survey):
     fit = rp.fit(survey.data, 5, max_epochs=2)
     assert fit.status.code == "out_of_steps"
-    assert "The schedule has not ended: raise max_epochs" in fit.status.message
+    assert "The schedule has not ended: raise `max_epochs`" in fit.status.message
     longer = rp.fit(survey.data, 5, max_epochs=9, tol=1e-6)
-    assert "would still go" in longer.status.message and "Raise max_epochs" in longer.status.message
+    assert "would still go" in longer.status.message and "Raise `max_epochs`" in longer.status.message
     assert np.isfinite(fit.basis).all()
 
 

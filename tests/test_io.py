@@ -475,6 +475,8 @@ def test_what_bears_the_name_of_a_grid_or_of_ids_and_is_none_is_told(name, array
 def test_a_grid_that_is_out_of_order_is_told(grid, tmp_path):
     with pytest.warns(DataWarning, match="'wave' in .* neither rises nor falls"):
         assert read(store(tmp_path / "data.npz", arrays() | {"wave": grid})).grid.tolist() == grid.tolist()
+    backwards = read(store(tmp_path / "data.npz", arrays() | {"wave": np.arange(6.0)}), pixels=[4, 1, 3])
+    assert backwards.grid.tolist() == [4.0, 1.0, 3.0]  # as asked for
     falling = read(store(tmp_path / "data.npz", arrays() | {"wave": np.arange(6.0)[::-1]}))
     assert falling.grid[0] == 5.0
 

@@ -161,6 +161,37 @@ def test_a_page_is_as_large_as_it_may_be(made: Sample, tmp_path: Path) -> None:
     assert np.flatnonzero(chosen.place >= 0).tolist() == [1, 2]
 
 
+def test_long_texts_count(made: Sample, tmp_path: Path) -> None:
+    """The page keeps its limit whatever the metadata; and what is asked for comes first."""
+    notes = np.array([f"{i} {'long ' * 100}" for i in range(N)])
+    noted = Sample(made.fit, made.data.with_meta(note=notes), made.scores)
+    for limit, some in ((2.075, False), (2.13, True)):
+        small = report.explore(*noted, embedding=False, limit_mb=limit) if some else None
+        if small is None:
+            with pytest.raises(ValueError, match="before it holds a spectrum"):
+                report.explore(*noted, embedding=False, limit_mb=limit)
+            continue
+        assert 0 < (small.place >= 0).sum() < N
+        assert len(written(small, tmp_path)[0].encode()) < limit * 1e6
+
+
+def test_metadata_keep_a_name_of_their_own(made: Sample) -> None:
+    own = np.arange(N, dtype=float)
+    named = Sample(made.fit, made.data.with_meta(coefficient_1=own, log10_p=-own), made.scores)
+    columns = report.explore(*named, embedding=False).columns
+    np.testing.assert_array_equal(columns["meta_coefficient_1"], own)
+    np.testing.assert_array_equal(columns["meta_log10_p"], -own)
+    assert not np.array_equal(columns["coefficient_1"], own)
+
+
+def test_spectra_that_are_asked_for_are_in_the_table(made: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "MOST_OBJECTS", 10)
+    asked = np.arange(20, 26)
+    few = report.explore(*made, embedding=False, spectra=asked)
+    assert few.columns["id"][few.place >= 0].tolist() == made.data.ids[asked].tolist()
+    assert len(few.place) == 10 and few.flagged.sum() == made.scores.flagged.sum()
+
+
 def test_more_objects_than_the_table_holds(made: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(building, "MOST_OBJECTS", 10)
     few = report.explore(*made, embedding=False)
@@ -306,7 +337,9 @@ def test_what_does_not_belong_is_refused(made: Sample, explorer: report.Explorer
         report.joined([], [])
     with pytest.raises(ValueError, match="no column of numbers 'hue'"):
         report.joined([explorer], ["a"], axes=("hue", "z"))
-    with pytest.raises(ValueError, match="boolean column, got 'sn'"):
+    with pytest.raises(ValueError, match="column 'flagged' of their own"):
+        report.joined([explorer], ["a"], facet="flagged")
+    with pytest.raises(ValueError, match=r"no boolean column 'sn'; there are .*flagged"):
         report.joined([explorer], ["a"], only=("sn", "bright"))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import browsers
 import numpy as np
 import pytest
-from report_samples import EVIL, LINES, STRANGE, M, N, sample
+from report_samples import EMPTY, EVIL, LINES, STRANGE, M, N, sample
 
 from robusta_prob import report
 
@@ -345,6 +345,33 @@ def test_what_is_under_the_mouse_is_told(page: Any) -> None:
     page.execute_script("explorer.moved(explorer.shown.x[10])")
     assert "model" in text(page, "#readout")
     assert len(page.execute_script("return Array.from(explorer.shown.x)")) == M
+
+
+def unusual(name: str) -> report.Explorer:
+    """What no survey should have, and some do."""
+    made = sample()
+    if name == "one object":
+        rows = np.array([STRANGE[0]])
+        return report.explore(made.fit, made.data.take(rows), made.scores.take(rows), embedding=False)
+    if name == "no pixel":
+        rows = np.array([EMPTY])
+        return report.explore(made.fit, made.data.take(rows), made.scores.take(rows), embedding=False)
+    ends = np.resize([np.inf, -np.inf, 1e-300, 1e308, 0.0], N)
+    meta = {"nothing": np.full(N, np.nan), "ends": ends, "<i>name</i>": np.arange(N)}
+    return report.explore(made.fit, made.data.with_meta(**meta), made.scores, embedding=False)
+
+
+@pytest.mark.parametrize("name", ["one object", "no pixel", "numbers"])
+def test_unusual_objects_and_numbers_are_shown(browser: Any, name: str) -> None:
+    explorer = unusual(name)
+    report.write_page(explorer, browser.folder / "unusual.html")
+    browsers.visit(browser, browser.folder / "unusual.html")
+    assert text(browser, "#counts").startswith(f"{len(explorer.place)} object")
+    for column in ("nothing", "ends", "<i>name</i>") if name == "numbers" else ("z",):
+        for control in ("colour", "x-axis", "y-axis"):
+            choose(browser, control, column)
+    press(browser, "j")
+    assert browsers.complaints(browser) == []
 
 
 # Everything that the page consists of, shadow roots too: Bokeh's tooltips are in one.

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import robusta_prob as rp
 from robusta_prob.scoring.calibration import Null
 from robusta_prob.scoring.empirical import EmpiricalNull
 from robusta_prob.scoring.kinds import no_windows
-from robusta_prob.scoring.results import ObjectSurprise
+from robusta_prob.scoring.lines import Line
+from robusta_prob.scoring.results import ObjectSurprise, Settings
 from robusta_prob.scoring.table import most_surprising
 
 LOG_P = np.array([-1.0, -900.0, np.nan, -20.0])  # object 1 is the most surprising, object 2 has no score
@@ -34,6 +36,37 @@ def scored(meta: dict[str, object], ids: object = (10, 11, 12, 13)) -> tuple[rp.
     bulk = EmpiricalNull(0.0, 1.0, 0.0, 1.0, False)
     null = Null(0.25, 1.0, 1e-3)
     return rp.Surprise(ObjectSurprise(**columns), data.ids, null, bulk, no_windows(data.ids)), data
+
+
+def test_objects_are_ranked_by_the_least_of_what_flags() -> None:
+    """By a run, by lines that flag, and by p-values that are all 0; a test may be unknown of an object."""
+    log_p = np.array([-3.0, -1000.0, -1.0, -2.0, np.nan, -4.0])
+    log_p_run = np.array([-1.0, -1.0, -2000.0, -1.0, np.nan, np.nan])
+    z_line = np.array([0.1, 0.1, 0.1, -80.0, np.nan, 0.1])
+    columns = dict.fromkeys(ObjectSurprise._fields, np.zeros(6)) | {
+        "p_value": np.exp(log_p),
+        "log_p": log_p,
+        "p_run": np.exp(log_p_run),
+        "log_p_run": log_p_run,
+    }
+    line = Line(*[np.zeros(6)] * 6).with_deviates(z_line)
+    scores = rp.Surprise(
+        ObjectSurprise(**columns),
+        np.arange(6),
+        Null(0.25, 1.0, 1e-3),
+        EmpiricalNull(0.0, 1.0, False),
+        no_windows(np.arange(6)),
+        {"H": line},
+        settings=Settings(flag_lines=True),
+    )
+    assert scores.ranking.tolist() == [3, 2, 1, 5, 0, 4]
+    assert scores.least_p.tolist()[:4] == [np.exp(-3.0), 0.0, 0.0, 0.0] and np.isnan(scores.least_p[4])
+    # of a normal deviate z far out: log phi(z) - log z, for either sign
+    assert scores.log_least_p[3] == pytest.approx(
+        -3200.0 - math.log(80.0 * math.sqrt(0.5 * math.pi)), rel=1e-6
+    )
+    silent = replace(scores, settings=Settings())
+    assert silent.ranking.tolist() == [2, 1, 5, 0, 3, 4]
 
 
 def read(path: Path) -> list[dict[str, str]]:

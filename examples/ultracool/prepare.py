@@ -23,10 +23,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from examples.ultracool import survey
 from robusta_prob.io import atomic_path
 
 FIRST, LAST = 0.8023, 2.4190  # micron, of the common grid
-NORMAL = (1.00, 1.75)  # micron, over whose median spectra are divided
 LEAST = 0.5  # share of the grid that a spectrum must cover
 ANGSTROM = 1e4  # per micron
 NAMES = {"GAL": "GALAXY"}  # of object types in older versions
@@ -221,7 +221,7 @@ def normalised(one: Spectrum) -> Spectrum:
     ValueError
         If that is not positive.
     """
-    here = (one.wave > NORMAL[0]) & (one.wave < NORMAL[1]) & np.isfinite(one.sigma)
+    here = (one.wave > survey.NORMAL[0]) & (one.wave < survey.NORMAL[1]) & np.isfinite(one.sigma)
     level = float(np.median(one.flux[here])) if here.any() else 0.0
     if not level > 0:
         raise ValueError("without flux at 1.00-1.75 micron")

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from examples.ultracool import survey
 from examples.ultracool.config import Simulation
 from robusta_prob.io import atomic_path
 
 PIXELS = 448
-NORMAL = (1.00, 1.75)  # micron, over whose median flux spectra are divided
 WATER = ((0.93, 0.03), (1.13, 0.04), (1.40, 0.07), (1.88, 0.10), (2.55, 0.12))  # centre, width [micron]
 METHANE = ((1.16, 0.04), (1.35, 0.05), (1.68, 0.08), (2.28, 0.09))
 HYDRIDES = ((0.87, 0.015), (0.99, 0.012), (1.20, 0.02))  # FeH, stronger in subdwarfs
@@ -40,7 +40,7 @@ def simulate(path: Path, settings: Simulation) -> None:
             for k, c, d, g, z in zip(kind, cool, dust, gravity, redshift, strict=True)
         ]
     )
-    clean /= np.median(clean[:, (wave > NORMAL[0]) & (wave < NORMAL[1])], axis=1, keepdims=True)
+    clean /= np.median(clean[:, (wave > survey.NORMAL[0]) & (wave < survey.NORMAL[1])], axis=1, keepdims=True)
     snr = np.exp(rng.normal(np.log(73.0), 1.0, n))
     sigma = (0.5 + 0.5 / np.sqrt(np.maximum(clean, 0.05))) / snr[:, None]
     flux = clean + np.hypot(sigma, settings.floor) * rng.standard_t(6.0, clean.shape)

@@ -22,6 +22,7 @@ TEXT = (
 )
 NUMBERS = ("median_snr",)
 STAMP = ("GIANT", "GALAXY", "WD", "PLANET", "SN")  # object types that are no dwarf of any temperature
+NORMAL = (1.00, 1.75)  # micron: spectra are divided by their median flux between these
 SUBDWARFS = ("d/sd", "sd", "esd")
 
 

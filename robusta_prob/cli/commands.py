@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import shlex
 import time
 from pathlib import Path
@@ -29,10 +28,9 @@ from robusta_prob.cli.shared import (
 )
 from robusta_prob.inference.iterate import NON_FINITE
 from robusta_prob.io import atomic_path
-from robusta_prob.scoring.correlation import LAGS
+from robusta_prob.scoring.results import FLAG
 from robusta_prob.scoring.table import most_surprising
 
-FLAG = 0.05  # q-value below which an object is flagged
 TOO_MANY = 0.2  # share of flagged objects that says more about the model than about the objects
 ROWS_PRINTED = 10
 DEMO_RANK = 5  # that of `simulate.toy`
@@ -151,17 +149,8 @@ def _score_and_write(fit: rp.Fit, data: rp.Dataset, options: argparse.Namespace,
     rp.write_windows(scores, folder / "windows.csv")
     save(plots.overview(scores, data), folder / "surprise.png")
     save(plots.outliers(fit, data, scores, options.top, projection), folder / "outliers.png")
-    null = scores.null
-    nu = 1.0 / null.inverse_df if null.inverse_df > 0.0 else math.inf
-    law = f"core Student t, nu = {nu:.3g}, scale {null.scale:.3g}; contamination {null.contamination:.2g}"
-    say(options, f"Null law of a normal pixel: {law}")
-    bulk, beyond = scores.empirical, len(null.correlation)
-    if beyond:
-        over = f"{beyond} pixels{' or more' if beyond == LAGS else ''}"
-        say(options, f"Residuals are correlated over {over}, {null.correlation[0]:.2g} from one to the next")
-    applied = "p-values are taken against it" if bulk.applied else "0 and 1 where the null law holds"
-    runs = f", of runs {bulk.run_centre:.2f} +- {bulk.run_width:.2f}" if bulk.run_width > 0 else ""
-    say(options, f"Bulk of the objects: z = {bulk.centre:.2f} +- {bulk.width:.2f}{runs} ({applied})")
+    say(options, f"Null law of a normal pixel: {scores.null}")
+    say(options, f"Bulk of the objects: {scores.empirical}")
     n, flagged = data.shape[0], int(scores.flagged.sum())
     say(options, f"\nThe most surprising of {n:,} objects:\n{most_surprising(scores, ROWS_PRINTED)}")
     kinds, counts = np.unique(scores.object.kind[scores.flagged], return_counts=True)

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import robusta_prob as rp
 from robusta_prob.cli.shared import ROLES, say
 from robusta_prob.io import atomic_path
@@ -61,7 +63,7 @@ def run_report(options: argparse.Namespace) -> int:
     known = None
     if kept.exists() and kept.stat().st_mtime >= (folder / SCORES).stat().st_mtime:
         known = read_map(kept, ids)
-    if known is not None and known[0] == map_of(len(ids)):
+    if known is not None and known[0] == map_of(int(np.isfinite(known[1]).all(1).sum())):
         points = explorer.maps_of(carried, known[1])
         explorer = explorer.with_map(known[0], points)
     elif len(ids):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 200
+NO_OPTIONS = {"command", "file", "fit", "run"}  # what the parser knows beside options
 ROLES = ("flux", "ivar", "grid", "ids", "mask")  # of arrays in a file
 
 WRITTEN = {
@@ -161,8 +162,9 @@ def one_line(error: object) -> str:
 
 
 def as_options(text: str, options: argparse.Namespace) -> str:
-    """The text with this command's options in place of arguments in Python: --ivar for ivar=."""
-    names = "|".join(sorted(vars(options), key=len, reverse=True))
-    text = re.sub(rf"\b({names})=(?=[ ,.;:)]|$)", lambda m: f"--{m[1].replace('_', '-')}", text)
-    joined = "|".join(name for name in vars(options) if "_" in name)
-    return re.sub(rf"\b({joined})\b", lambda m: f"--{m[1].replace('_', '-')}", text) if joined else text
+    """The text with this command's options in place of arguments in Python: --ivar for ivar= or `ivar`."""
+    names = "|".join(sorted(set(vars(options)) - NO_OPTIONS, key=len, reverse=True))
+    argument = (
+        rf"`({names})`|(?<![\w/'\"])({names})=(?=[ ,.;:)]|$)"  # in a path or in quotes it is the user's
+    )
+    return re.sub(argument, lambda m: f"--{(m[1] or m[2]).replace('_', '-')}", text)

@@ -104,7 +104,7 @@ def note(isolated: Bool[np.ndarray, " pixels"], left: Bool[np.ndarray, " pixels"
         )
     if left.any():
         notes.append(
-            f"{_named(left)} still seem to take components for themselves: mask them, raise max_epochs, "
+            f"{_named(left)} still seem to take components for themselves: mask them, raise `max_epochs`, "
             "or lower the rank"
         )
     return notes

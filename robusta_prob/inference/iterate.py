@@ -92,7 +92,9 @@ def iterate(
         if (epoch + 1 - first) % LOOK == 0 and interrupt(state):
             break
     to_go = f", and would still go {moves.to_go:.2g}" if math.isfinite(moves.to_go) else ""
-    advice = "Raise max_epochs or tol" if settled(epoch) else "The schedule has not ended: raise max_epochs"
+    advice = (
+        "Raise `max_epochs` or `tol`" if settled(epoch) else "The schedule has not ended: raise `max_epochs`"
+    )
     restless = f"; the noise law moves by {moves.noise:.2g}" if moves.noise >= 0.1 * tol else ""
     message = (
         f"not converged after {epoch + 1} epochs: the basis moves by {moves.basis:.2g} of its posterior "

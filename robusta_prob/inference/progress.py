@@ -61,9 +61,8 @@ class Progress:
         self._bar.update()
 
     def _begin(self, label: str, unit: str, total: int | None = None) -> tqdm:
-        seldom = (
-            {} if sys.stderr.isatty() else {"delay": PAUSE, "mininterval": PAUSE, "maxinterval": 2 * PAUSE}
-        )
+        live = sys.stderr.isatty() or "ipykernel" in sys.modules  # a notebook draws its bar itself
+        seldom = {} if live else {"delay": PAUSE, "mininterval": PAUSE, "maxinterval": 2 * PAUSE}
         return tqdm(desc=label, unit=unit, total=total, disable=self._disable, **seldom)
 
     def __enter__(self) -> Self:

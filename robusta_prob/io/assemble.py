@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from robusta_prob.data import Dataset, warn_user
-from robusta_prob.io.cells import Cells, OpenCells, check_bits, chosen
+from robusta_prob.io.cells import Cells, OpenCells, check_bits, chosen, one_way
 from robusta_prob.io.files import atomic_path
 from robusta_prob.io.formats import READERS, VERSION, WRITERS, Contents, as_column, by_suffix
 from robusta_prob.stored import stored
@@ -66,10 +66,11 @@ def read(
         turned into 1/error^2; an error that is not positive and finite marks a missing cell.
     grid : str, optional
         (M,) pixel coordinates. By default the first of grid, wavelength, wave, wave_um, wave_nm, loglam,
-        lambda, freq that has this shape; else they are 0..M-1.
+        lambda, freq that has this shape; else they are 0..M-1. A `DataWarning` tells of one of another
+        shape, and of a grid that neither rises nor falls.
     ids : str, optional
-        (N,) unique integers or strings. By default the first of ids, id, source_id, object_id; where its
-        values cannot serve it becomes metadata, with a `DataWarning`, and the ids are 0..N-1.
+        (N,) unique integers or strings. By default the first of ids, id, source_id, object_id; where it
+        cannot serve it becomes metadata, with a `DataWarning`, and the ids are 0..N-1.
     mask : str, optional
         (N, M) booleans or integer mask bits: a cell where it is not zero is missing. No mask is applied
         unless it is named here.
@@ -189,6 +190,8 @@ def _assemble(
     n, m = shape
     rows, pixels = (chosen(what, of, k) for what, of, k in zip(("rows", "pixels"), part, shape, strict=True))
 
+    numbered = {"grid": "Pixels", "ids": "Objects"}
+
     def pick(role: str, known: tuple[str, ...], want: tuple[int, ...]) -> str | None:
         given = names[role]
         if given is not None:
@@ -196,10 +199,11 @@ def _assemble(
         beside = flux_key[: -len(flux_key.rpartition("/")[2])]  # "group/" where the flux is in a group
         keys = [key for at in (beside, "") for name in known if (key := _lookup(arrays, f"{at}{name}"))]
         found = next((key for key in keys if arrays[key].shape == want), None)
-        if not found and keys and role in ("grid", "ids") and arrays[keys[0]].shape != (n,):
+        other = next((key for key in keys if arrays[key].shape not in ((), (n,))), None)
+        if not found and other and role in numbered:
             warn_user(
-                f"{keys[0]!r} {arrays[keys[0]].shape} in {path} is not taken as {role}: of "
-                f"{flux_key!r} {shape} that would have shape {want}. Rows and pixels are numbered instead"
+                f"{other!r} {arrays[other].shape} in {path} is not taken as {role}: of {flux_key!r} {shape} "
+                f"that would have shape {want}. {numbered[role]} are numbered instead"
             )
         return found
 
@@ -228,6 +232,8 @@ def _assemble(
     ).validated(names["mask"])
     meta = _metadata(contents, {flux_key, ivar_key, grid_key, ids_key}, shape)
     grid = np.arange(m) if grid_key is None else np.asarray(arrays[grid_key])
+    if grid_key and grid.dtype.kind in "iuf" and not one_way(grid):
+        warn_user(f"{grid_key!r} in {path} neither rises nor falls: runs are those of neighbouring columns")
     ids = None if ids_key is None else as_column(arrays[ids_key])
     grid, m = (grid, m) if pixels is None else (grid[pixels], len(pixels))
     if rows is not None:
@@ -244,13 +250,8 @@ def _assemble(
         "flux_name": header.get("flux_name") or _label(contents, flux_key, "flux"),
     }
     if keep is None:  # block by block: the file's arrays and their copies would be several times the data
-        data = stored(cells.rows, (n, m), **labels).load()
-    else:
-        data = stored(OpenCells(cells, keep.pop_all()), (n, m), **labels)
-    steps = np.diff(data.grid)
-    if not ((steps > 0).all() or (steps < 0).all()):
-        warn_user(f"{grid_key!r} in {path} neither rises nor falls: runs are those of neighbouring columns")
-    return data
+        return stored(cells.rows, (n, m), **labels).load()
+    return stored(OpenCells(cells, keep.pop_all()), (n, m), **labels)
 
 
 def _metadata(contents: Contents, used: set[str | None], shape: tuple[int, int]) -> dict[str, np.ndarray]:

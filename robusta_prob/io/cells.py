@@ -93,3 +93,9 @@ def chosen(what: str, of: Any, number: int) -> Int[np.ndarray, " some"] | None:
     if not index.size:
         raise ValueError(f"{what} must be indices, a mask or a slice that selects some of {number}: {of!r}")
     return index
+
+
+def one_way(grid: np.ndarray) -> bool:
+    """Whether it rises or falls from each pixel to the next."""
+    steps = np.diff(grid)
+    return bool((steps > 0).all() or (steps < 0).all())

@@ -204,7 +204,8 @@ def _headline(scores: Surprise, row: int, longest: int = 60) -> str:
     name = f"id {_both_ends(str(scores.ids[row]), longest)}"
     if np.isnan(o.log_p[row]):
         return f"{name}: {o.reason[row] or 'no score'}"
-    return f"{name}: p = {probability(o.log_p[row] / math.log(10.0))}, {o.kind[row] or 'not flagged'}"
+    least = probability(scores.log_least_p[row] / math.log(10.0))
+    return f"{name}: least p = {least}, {o.kind[row] or 'not flagged'}"
 
 
 def _both_ends(name: str, longest: int) -> str:
@@ -219,13 +220,14 @@ def _scores_in_words(scores: Surprise, row: int) -> list[str]:
     o = scores.object
     if np.isnan(o.log_p[row]):
         return []
+    whole, run = (probability(values[row] / math.log(10.0)) for values in (o.log_p, o.log_p_run))
     with np.errstate(divide="ignore"):
-        q, run, pixel, coefficients = (
-            probability(float(np.log10(values[row])))
-            for values in (o.q_value, o.p_run, o.p_pixel, o.p_mahalanobis)
+        q, pixel, coefficients = (
+            probability(float(np.log10(values[row]))) for values in (o.q_any, o.p_pixel, o.p_mahalanobis)
         )
     return [
-        f"q = {q}, strangest run p = {run}, strangest pixel p = {pixel}, score {o.score[row]:,.0f} nats",
+        f"as a whole p = {whole}, strangest run p = {run} (q = {q}), strangest pixel p = {pixel}, "
+        f"score {o.score[row]:,.0f} nats",
         f"robust scale of z {o.scale[row]:.3g}, Mahalanobis distance² {o.mahalanobis[row]:,.3g} "
         f"(p = {coefficients}), {o.n_observed[row]:,} pixels, "
         f"{'in' if o.in_training[row] else 'not in'} the training set",

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from robusta_prob.data import Dataset
 from robusta_prob.inference.belonging import check_same_objects, check_same_pixels
@@ -21,12 +21,11 @@ from robusta_prob.report.codes import Codes, quantised
 from robusta_prob.report.columns import LABELS, columns_of
 from robusta_prob.report.explorer import (
     CELL_BYTES,
-    FIXED_BYTES,
     ROW_BYTES,
     Explorer,
     Run,
     Window,
-    bytes_of_row,
+    bytes_of_table,
     carriers,
     room_for,
 )
@@ -116,20 +115,24 @@ def explore(
     survey = scores if survey is None else survey
 
     n, m = data.shape
-    columns = columns_of(scores, data, median_sn(data))
-    rows = np.arange(n)
-    if n > MOST_OBJECTS:
-        rows = np.flatnonzero(carriers(columns["rank"], columns["flagged"], MOST_OBJECTS))
-    other = FIXED_BYTES + 6 * fit.basis.size + len(rows) * bytes_of_row(columns)
+    asked = _asked(spectra, n)
+    names = [f"coefficient_{k + 1}" for k in range(min(fit.rank, 2))]
+    columns = columns_of(scores, data, median_sn(data), dict.fromkeys(names, np.full(n, np.nan)))
+    rank, first = columns["rank"], columns["flagged"] if asked is None else asked | columns["flagged"]
+    here = np.ones(n, bool) if n <= MOST_OBJECTS else carriers(rank, first, MOST_OBJECTS)
+    other = bytes_of_table({name: values[here] for name, values in columns.items()}, [fit.basis.shape])
     room = room_for(limit_mb, other, CELL_BYTES * m + ROW_BYTES)
-    wanted = _wanted(spectra, columns, room) & np.isin(np.arange(n), rows)
-    carried = np.flatnonzero(wanted)
+    # others come in the same random order in both draws: the first of them are on the page
+    brings = carriers(
+        rank, columns["flagged"] if asked is None else asked, room, normal=asked is None and spectra == "all"
+    )
+    carried = np.flatnonzero(brings & here)
     run = _run_of(fit, data, scores, projection, carried, survey, callback)
     place = np.full(n, -1)
     place[carried] = np.arange(len(carried))
 
-    first = _spread(run.coefficients[:, :2], carried, n)
-    columns |= {f"coefficient_{k + 1}": values for k, values in enumerate(first.T) if k < fit.rank}
+    coefficients = _spread(run.coefficients[:, :2], carried, n)
+    columns |= dict(zip(names, coefficients.T, strict=False))
     explorer = Explorer(
         columns=MappingProxyType(columns),
         run=np.zeros(n, int),
@@ -138,14 +141,14 @@ def explore(
         total=len(survey.ids),
         labels=MappingProxyType({**LABELS, **(labels or {})}),
         lines=sets,
-        maps=MappingProxyType({COEFFICIENTS: first} if fit.rank > 1 else {}),
+        maps=MappingProxyType({COEFFICIENTS: coefficients} if fit.rank > 1 else {}),
         axes=_axes(columns),
     )
     if points is None and embedding is True:
         points = residual_map(explorer)
     if points is not None:
         explorer = explorer.with_map(*points)
-    return explorer if len(rows) == n else explorer.take(rows)
+    return explorer if here.all() else explorer.take(np.flatnonzero(here))
 
 
 def _run_of(
@@ -211,21 +214,20 @@ def _windows(
     )
 
 
-def _wanted(
-    spectra: str | Shaped[np.ndarray, " some"] | Sequence[int], columns: Mapping[str, np.ndarray], room: int
-) -> Shaped[np.ndarray, " objects"]:
-    rank, flagged = columns["rank"], columns["flagged"]
+def _asked(
+    spectra: str | Shaped[np.ndarray, " some"] | Sequence[int], n: int
+) -> Bool[np.ndarray, " objects"] | None:
+    """The rows that are to bring their spectra; None where a word says which."""
     if isinstance(spectra, str):
         if spectra not in ("all", "flagged"):
             raise ValueError(f"spectra must be 'all', 'flagged' or rows of the data, got {spectra!r}")
-        return carriers(rank, flagged, room, normal=spectra == "all")
-    asked = np.zeros(len(rank), bool)
+        return None
+    asked = np.zeros(n, bool)
     try:
         asked[np.asarray(spectra)] = True
     except IndexError as error:
         raise ValueError(f"spectra must be 'all', 'flagged' or rows of the data ({error})") from None
-    first = np.flatnonzero(asked)[np.argsort(rank[asked], kind="stable")][:room]
-    return np.isin(np.arange(len(rank)), first)
+    return asked
 
 
 def checked_points(embedding: Any, n: int) -> tuple[str, np.ndarray] | None:

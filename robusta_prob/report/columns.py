@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
 from robusta_prob.data import Dataset
-from robusta_prob.scoring.results import SMALLEST, Surprise
+from robusta_prob.scoring.results import Surprise
 from robusta_prob.scoring.table import score_columns
 
+LOGARITHMS = ("log10_p", "log10_p_run", "log10_least_p")  # shown with the other sign: larger is stranger
 LEAST_SN = 0.01  # an object of no flux would stretch the axis over ten decades
 FIRST = (
     "rank",
@@ -46,24 +48,28 @@ LABELS = {
 
 
 def columns_of(
-    scores: Surprise, data: Dataset, sn: Float[np.ndarray, " objects"]
+    scores: Surprise,
+    data: Dataset,
+    sn: Float[np.ndarray, " objects"],
+    more: Mapping[str, Float[np.ndarray, " objects"]] = MappingProxyType({}),
 ) -> dict[str, Shaped[np.ndarray, " objects"]]:
     """One-dimensional columns of the objects: scores, metadata, and what is derived from them.
 
-    A metadata column that bears the name of another one is called `meta_<name>`, as in the score table.
+    `more` are put beside them. A metadata column that bears the name of another one is called
+    `meta_<name>`, as in the score table.
     """
     table = score_columns(scores, data)
     own = {name: values for name, values in table.items() if name not in _named(table, data)}
     derived = {
         "flagged": scores.flagged,
-        "flagged_as": np.where(scores.flagged, np.where(own["kind"] == "", "other", own["kind"]), ""),
+        "flagged_as": np.where(scores.flagged, own["kind"], ""),
         "sn": sn,
         "log10_sn": np.log10(np.where(sn > LEAST_SN, sn, np.nan)),
-        "minus_log10_p": -own["log10_p"],
-        "minus_log10_p_run": _minus_log10(own["p_run"]),
-        "minus_log10_least_p": -own["log10_least_p"],
+        **{f"minus_{name}": -own[name] for name in LOGARITHMS},
+        **more,
     }
-    columns = {name: values for name, values in (own | derived).items() if np.ndim(values) == 1}
+    shown = {name: values for name, values in (own | derived).items() if name not in LOGARITHMS}
+    columns = {name: values for name, values in shown.items() if np.ndim(values) == 1}
     for name, values in table.items():
         if name not in own and np.ndim(values) == 1:
             while name in columns:
@@ -75,7 +81,3 @@ def columns_of(
 def _named(table: Mapping[str, np.ndarray], data: Dataset) -> set[str]:
     """Names of the metadata columns in the score table: the last ones."""
     return set(list(table)[len(table) - len(data.meta) :])
-
-
-def _minus_log10(p: Float[np.ndarray, " objects"]) -> Float[np.ndarray, " objects"]:
-    return -np.log10(np.maximum(p, SMALLEST))

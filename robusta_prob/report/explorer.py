@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, Shaped
 from robusta_prob.report.codes import Codes
 
 CELL_BYTES = 4  # on the page: three bytes, as text
+NUMBER_BYTES = 11  # eight, as text
 ROW_BYTES = 400  # of an object's other numbers, with its spectrum
 FIXED_BYTES = 2_000_000  # of the plotting library and the page itself
 MEGABYTE = 1_000_000
@@ -109,8 +110,7 @@ class Explorer:
     @property
     def other_bytes(self) -> int:
         """What all else takes, by estimate."""
-        basis = sum(run.basis.size * 6 + run.grid.size * 11 for run in self.runs)
-        return FIXED_BYTES + basis + len(self.place) * bytes_of_row(self.columns)
+        return bytes_of_table(self.columns, [run.basis.shape for run in self.runs])
 
     def carrying(self, wanted: Shaped[np.ndarray, " objects"]) -> Explorer:
         """With the spectra of the objects `wanted` (boolean), as far as they are here."""
@@ -151,10 +151,14 @@ def bytes_of(run: Run) -> int:
     return CELL_BYTES * len(run.grid) + ROW_BYTES
 
 
-def bytes_of_row(columns: Mapping[str, np.ndarray]) -> int:
-    """What one line of the table takes on the page."""
-    return sum(11 if values.dtype.kind in "fiu" else 2 if values.dtype.kind == "b" else 24
-               for values in columns.values())  # fmt: skip
+def bytes_of_table(columns: Mapping[str, np.ndarray], bases: Sequence[tuple[int, ...]]) -> int:
+    """What the page takes without spectra: the library, bases of these shapes, the table and two maps."""
+    size = FIXED_BYTES + sum(6 * rank * pixels + 11 * pixels for rank, pixels in bases)
+    for values in columns.values():
+        size += len(values) * NUMBER_BYTES // (6 if values.dtype.kind == "b" else 1)
+        if values.dtype.kind not in "biuf":  # a number for each object, and every text once
+            size += sum(len(text.encode()) + 3 for text in np.unique(values.astype(str)))
+    return size + 5 * NUMBER_BYTES * len(next(iter(columns.values()), ()))
 
 
 def carriers(

@@ -82,7 +82,7 @@ def _scatter(
     fig.add_tools(
         HoverTool(
             renderers=[shown],
-            tooltips=[("id", "@id"), ("kind", "@kind"), ("p", "@p")],
+            tooltips=[("id", "@id"), ("kind", "@kind"), ("least p", "@p")],
             point_policy="follow_mouse",
             limit=1,
         )

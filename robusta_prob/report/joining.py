@@ -13,8 +13,8 @@ from robusta_prob.report.building import COEFFICIENTS, LIMIT_MB, checked_points
 from robusta_prob.report.codes import Codes
 from robusta_prob.report.explorer import Explorer, Run, bytes_of, carriers, room_for
 from robusta_prob.report.mapping import residual_map
+from robusta_prob.report.packing import EXACT
 
-EXACT = 2.0**53  # beyond it floats, which can be missing, are no whole numbers
 MISSING = {"b": False, "f": np.nan, "i": np.nan, "u": np.nan}
 
 
@@ -61,8 +61,8 @@ def joined(
     Raises
     ------
     ValueError
-        If there are no parts, not as many labels, two of the same label are of different fits, an axis is
-        no column of numbers, or `only` none of booleans.
+        If there are no parts, not as many labels, two of the same label are of different fits, `facet` is
+        a column that says something else, an axis no column of numbers, or `only` none of booleans.
 
     Examples
     --------
@@ -79,6 +79,10 @@ def joined(
     counts = [len(part.place) for part in parts]
     columns = _columns(parts, counts)
     names = np.repeat(np.asarray(labels), counts)
+    if facet in columns and not np.array_equal(columns[facet].astype(str), names.astype(str)):
+        raise ValueError(
+            f"the parts have a column {facet!r} of their own, which says something else: choose another facet"
+        )
     columns = {facet: names} | {name: values for name, values in columns.items() if name != facet}
     columns["rank"] = _ranked(columns)
     first = ["rank", "id", facet]
@@ -88,7 +92,8 @@ def joined(
     if axes is not None and (unknown := [a for a in axes if a.removeprefix("-") not in numbers]):
         raise ValueError(f"there is no column of numbers {unknown[0]!r}; there are {', '.join(numbers)}")
     if only is not None and (only[0] not in columns or columns[only[0]].dtype.kind != "b"):
-        raise ValueError(f"only must begin with the name of a boolean column, got {only[0]!r}")
+        flags = [name for name, values in columns.items() if values.dtype.kind == "b"]
+        raise ValueError(f"there is no boolean column {only[0]!r}; there are {', '.join(flags)}")
     whole = Explorer(
         columns=MappingProxyType(columns),
         run=run,

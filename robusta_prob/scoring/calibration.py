@@ -22,6 +22,7 @@ from scipy import optimize, special
 
 from robusta_prob.scoring.core import REACH, REACHES, Core, Wide, parts_between
 
+LAGS = 64  # pixels apart, at most: as far as the widest window reaches
 BOUNDING = 1e-4  # at least such a contamination bounds the surprise, even where fewer pixels are wide
 WIDE = 300  # quantiles of each of the flat laws of the wide part
 CORE_ENDS = [(math.log(1e-4), math.log(2.0)), (-4.0, 6.0)]  # of log 1/nu and log scale
@@ -44,6 +45,16 @@ class Null(NamedTuple):
     replicated: tuple[float, float] | None = None  # 1/nu and scale of the noise of replicates, if there are
     # at these levels, of the wide part, see `Wide.weights`; empty where that is flat
     falloffs: tuple[tuple[float, ...], ...] = ()
+
+    def __str__(self) -> str:
+        nu = 1.0 / self.inverse_df if self.inverse_df > 0.0 else math.inf
+        words = (
+            f"core Student t, nu = {nu:.3g}, scale {self.scale:.3g}; contamination {self.contamination:.2g}"
+        )
+        if self.correlation:
+            reach = f"{len(self.correlation)} pixels{' or more' if len(self.correlation) == LAGS else ''}"
+            words += f"; correlated over {reach}, {self.correlation[0]:.2g} from one to the next"
+        return words
 
     def validated(self) -> Null:
         """`self`, or a ValueError that says which entry is impossible."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from robusta_prob.scoring.calibration import Null
+from robusta_prob.scoring.calibration import LAGS, Null
 from robusta_prob.scoring.predictive import SMALLEST_SHARE
 from robusta_prob.scoring.runs import bounded, lag_one
 
-LAGS = 64  # pixels apart, at most: as far as the widest window reaches
 LEAST = 0.003  # correlation that is worth a correction: a third in the variance of a sum over 64 pixels
 SIGNIFICANT = 4.0  # standard errors
 OWN = 6.0  # median absolute deviations of the lag-1 autocorrelation of an object, 4 standard deviations

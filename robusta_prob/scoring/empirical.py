@@ -107,6 +107,13 @@ class EmpiricalNull(NamedTuple):
 
     power: float = 0.0
 
+    def __str__(self) -> str:
+        if self.levels:
+            return "p-values are taken against objects with similar errors"
+        use = "p-values are taken against it" if self.applied else "0 and 1 where the null law holds"
+        runs = f", of runs {self.run_centre:.2f} +- {self.run_width:.2f}" if self.run_width > 0 else ""
+        return f"z = {self.centre:.2f} +- {self.width:.2f}{runs} ({use})"
+
     def relative_error(
         self, level: Float[np.ndarray, " objects"], distance: Float[np.ndarray, " objects"]
     ) -> Float[np.ndarray, " objects"]:

@@ -65,6 +65,11 @@ class Line(NamedTuple):
     p_value: Float[np.ndarray, " objects"]
     q_value: Float[np.ndarray, " objects"]
 
+    @property
+    def log_p(self) -> Float[np.ndarray, " objects"]:
+        """The logarithm of p_value [nats], where it underflows."""
+        return math.log(2.0) + special.log_ndtr(-np.abs(self.z))
+
     def with_deviates(self, z: Float[np.ndarray, " objects"]) -> Line:
         """The same with other deviates, such as those against an empirical null, and their probabilities."""
         p = 2.0 * special.ndtr(-np.abs(z))

@@ -292,6 +292,7 @@ def _table(
         q_value=verdict.q,
         kind=kind,
         p_run=verdict.p_run,
+        log_p_run=verdict.log_p_run,
         q_run=verdict.q_run,
         q_any=verdict.q_any,
         p_pixel=verdict.p_pixel,

@@ -30,7 +30,8 @@ class ObjectSurprise(NamedTuple):
     log_p: Float[np.ndarray, " objects"]  # its logarithm, where p_value underflows
     q_value: Float[np.ndarray, " objects"]  # false-discovery rate if all objects up to this one are flagged
     kind: Shaped[np.ndarray, " objects"]  # of what is flagged, see `rp.surprise`; "" where nothing is
-    p_run: Float[np.ndarray, " objects"]  # P(as strange a run of pixels anywhere | normal object), and
+    p_run: Float[np.ndarray, " objects"]  # P(as strange a run of pixels anywhere | normal object),
+    log_p_run: Float[np.ndarray, " objects"]  # its logarithm [nats], and
     q_run: Float[np.ndarray, " objects"]  # its false-discovery rate
     # false-discovery rate by 2 min(p_value, p_run), or 3 and more with sets of lines that flag
     q_any: Float[np.ndarray, " objects"]
@@ -71,9 +72,6 @@ class Settings(NamedTuple):
     robustness: float | None = None  # scale of the published scores; None: the loss that was fitted
 
 
-SMALLEST = 1e-300  # p-values below may underflow
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Surprise:
     """Outlier scores: `flagged` says which objects, `ranking` lists them, the most surprising first."""
@@ -110,8 +108,9 @@ class Surprise:
 
     @property
     def log_least_p(self) -> Float[np.ndarray, " objects"]:
-        """Its natural logarithm [nats]: below 1e-300 that of p_value, of which alone it is known there."""
-        return np.fmin(self.object.log_p, np.log(np.maximum(self.least_p, SMALLEST)))
+        """Its natural logarithm [nats], where it underflows."""
+        lines = (one.log_p for one in self.lines.values()) if self.settings.flag_lines else ()
+        return np.fmin.reduce([self.object.log_p, self.object.log_p_run, *lines])
 
     @property
     def cells_in_memory(self) -> bool:
@@ -150,6 +149,9 @@ class Surprise:
 
     @property
     def ranking(self) -> Shaped[np.ndarray, " objects"]:
-        """Indices of the objects by rising `least_p`, flagged ones first; those without a score come last."""
+        """Indices of the objects by rising `least_p`; those without a score come last.
+
+        Flagged objects come first, but for those of which a test is unknown: q_any counts the tests.
+        """
         score, surprise = (np.nan_to_num(x, nan=-np.inf) for x in (self.object.score, -self.log_least_p))
         return np.lexsort((-score, -surprise))

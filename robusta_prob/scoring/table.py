@@ -29,9 +29,9 @@ def score_columns(scores: Surprise, data: Dataset) -> dict[str, Shaped[np.ndarra
     -------
     dict of name to (N, ...) array
         First `rank` (1 is the most surprising) and `id`, then the fields of `scores.object` (with `log10_p`
-        for its natural logarithm), `log10_least_p`, by which they are ranked, and the fields of
-        `scores.lines`, as `<name>_amplitude` and so on, then the metadata. A metadata column that bears one
-        of the names before it is called `meta_<name>`; all others keep their names.
+        and `log10_p_run` for its natural logarithms), `log10_least_p`, by which they are ranked, and the
+        fields of `scores.lines`, as `<name>_amplitude` and so on, then the metadata. A metadata column that
+        bears one of the names before it is called `meta_<name>`; all others keep their names.
 
     Raises
     ------
@@ -167,8 +167,8 @@ def _own(scores: Surprise) -> dict[str, np.ndarray]:
     rank[scores.ranking] = np.arange(1, len(rank) + 1)
     columns = {"rank": rank, "id": scores.ids}
     for name, values in o._asdict().items():
-        if name == "log_p":
-            columns["log10_p"] = values / math.log(10.0)
+        if name.startswith("log_p"):
+            columns[name.replace("log", "log10", 1)] = values / math.log(10.0)
         else:
             columns[name] = values
     columns["log10_least_p"] = scores.log_least_p / math.log(10.0)

@@ -28,7 +28,8 @@ class Verdict(NamedTuple):
     p: Float[np.ndarray, " objects"]  # P(as much surprise | normal object), and
     log_p: Float[np.ndarray, " objects"]  # its logarithm [nats], as p may underflow
     q: Float[np.ndarray, " objects"]
-    p_run: Float[np.ndarray, " objects"]  # P(as strange a run anywhere | normal object)
+    p_run: Float[np.ndarray, " objects"]  # P(as strange a run anywhere | normal object), and
+    log_p_run: Float[np.ndarray, " objects"]  # its logarithm [nats]
     q_run: Float[np.ndarray, " objects"]
     q_any: Float[np.ndarray, " objects"]  # of all that flag together (Bonferroni)
     p_pixel: Float[np.ndarray, " objects"]  # P(as large a |z| anywhere | no bad pixels)
@@ -94,8 +95,8 @@ def verdict_on(
             bulk.standardised(test, x, *like) for test, x in {OBJECT: z, RUN: z_run, **signed}.items()
         )
         signed = dict(zip(signed, others, strict=True))
-    log_p = special.log_ndtr(-z)
-    p, p_run = np.exp(log_p), np.exp(special.log_ndtr(-z_run))
+    log_p, log_p_run = special.log_ndtr(-z), special.log_ndtr(-z_run)
+    p, p_run = np.exp(log_p), np.exp(log_p_run)
     of_lines = [np.where(scored, line.p_value, np.nan) for line in lines.values()]
     if bulk.applied:
         of_lines = [2.0 * special.ndtr(-np.abs(x)) for x in signed.values()]
@@ -109,6 +110,7 @@ def verdict_on(
         log_p=log_p,
         q=q_values(p),
         p_run=p_run,
+        log_p_run=log_p_run,
         q_run=q_values(p_run),
         q_any=q_any,
         p_pixel=np.where(scored, -np.expm1(evidence.observed * np.log1p(-of_largest)), np.nan),

@@ -23,12 +23,14 @@ function told(value, digits = 4) {
   return text.replace(/-/g, "−");
 }
 
-// A p-value from minus its logarithm: as a power of ten where it is tiny.
+// A p-value from minus its logarithm, which may be smaller than any number here.
 function probability(minusLog10) {
   if (Number.isNaN(minusLog10)) return "";
   if (minusLog10 < 4) return told(10 ** -minusLog10, 2);
-  const digits = String(Math.round(minusLog10)).replace(/\d/g, (digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]);
-  return `10⁻${digits}`;
+  let power = Math.ceil(minusLog10), factor = (10 ** (power - minusLog10)).toFixed(1);
+  if (factor === "10.0") [power, factor] = [power - 1, "1.0"];
+  const digits = String(power).replace(/\d/g, (digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]);
+  return `${factor} × 10⁻${digits}`;
 }
 
 function readColumn(packed) {

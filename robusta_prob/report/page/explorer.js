@@ -28,7 +28,7 @@ window.startExplorer = function (doc, fixed) {
       colour, marker, size, alpha,
       id: everybody.map(named("id").text),
       kind: everybody.map((row) => named("flagged_as").text(row) || "not flagged"),
-      p: everybody.map((row) => probability(named("minus_log10_p").values[row]) || "unknown"),
+      p: everybody.map((row) => probability(named("minus_log10_least_p").values[row]) || "unknown"),
     };
     encircle();
   }
@@ -120,7 +120,7 @@ window.startExplorer = function (doc, fixed) {
     const { order, current } = state;
     if (!order.length) return;
     const at = order.indexOf(current);
-    const next = at < 0 ? 0 : Math.min(Math.max(at + by_, 0), order.length - 1);
+    const next = at < 0 && by_ < Infinity ? 0 : Math.min(Math.max(at + by_, 0), order.length - 1);
     if (state.selected.size === 1) select([order[next]]);
     show(order[next]);
   }
@@ -132,8 +132,9 @@ window.startExplorer = function (doc, fixed) {
   function select(rows) {
     state.selected = new Set(rows);
     const wanted = rows.length === 1 ? [] : rows;
-    if (wanted.length || faded.length || objects.selected.indices.length) objects.selected.indices = wanted;
-    faded = wanted;
+    const change = wanted.length || faded.length || objects.selected.indices.length;
+    faded = wanted; // before Bokeh tells of it
+    if (change) objects.selected.indices = wanted;
     selectionChanged();
   }
 
