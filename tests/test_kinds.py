@@ -273,3 +273,16 @@ def test_correlation_that_is_weak_but_reaches_far_is_seen():
     # sum over lags of 0.02 (1 - lag / 20), for a window of 16 pixels
     exact = 1 + 2 * sum((1 - lag / 16) * 0.02 * (1 - lag / 20) for lag in range(1, 16))
     assert null.inflation_of_sum(16) == pytest.approx(exact, abs=0.05)
+
+
+def test_heights_of_windows_have_the_sign_of_what_is_seen(scored):
+    """Coefficients that a foreign spectrum has pulled along say nothing of a line in it."""
+    fit, data, scores = scored
+    found = scores.windows
+    known = np.isfinite(found.depth)
+    residual = np.where(data.observed, data.flux * data.unit - rp.reconstruct(fit), np.nan)
+    mean = [
+        np.nanmean(residual[row, a:b]) for row, a, b in zip(found.row, found.start, found.stop, strict=True)
+    ]
+    assert known.mean() > 0.8
+    assert (np.sign(mean) == np.sign(found.depth))[known].mean() > 0.95

@@ -32,6 +32,7 @@ NARROW = 0.25  # share of the observed pixels that lines may cover; more is a fo
 NORMAL_REST = math.log(1e-3)  # log p of the object without its lines, above which they explain it
 STRUCTURE = 3.5  # standard deviations of the lag-1 autocorrelation
 GROWTH = 1.5  # |z| of the same sign by which a window grows into its neighbours
+MOST_TAKEN = 3.0  # height of a line over what of it is left in the residual, if it is one
 BOXCAR = 2.8  # width, in standard deviations, of the window that finds a Gaussian line best
 SHAPES = (0.35, 0.5, 0.7, 1.0, 1.4)  # widths of lines that are tried in a window, over that
 MOST_PLACES = 32  # centres that are tried
@@ -47,7 +48,8 @@ class Windows(NamedTuple):
     stop: Int[np.ndarray, " windows"]  # the one after the last
     centre: Float[np.ndarray, " windows"]  # in units of the grid
     width: Float[np.ndarray, " windows"]  # full width at half maximum of a Gaussian line [grid]
-    depth: Float[np.ndarray, " windows"]  # its height above the model; below it: negative [flux]
+    # its height above the model, negative below it [flux]; NaN where no line is there but another spectrum
+    depth: Float[np.ndarray, " windows"]
     depth_sd: Float[np.ndarray, " windows"]
     log_p: Float[np.ndarray, " windows"]  # corrected for the search over places and widths
 
@@ -232,6 +234,14 @@ def _line(
     pixel = np.arange(fit.basis.shape[1])[reach]
     T = np.exp(-0.5 * ((pixel - middle[:, None]) / sigma[:, None]) ** 2)
     sums = matched(T, here, fit.basis[:, reach].astype(float), V[row : row + 1], null)
-    gain = np.nan_to_num((sums.amplitude[0] / sums.amplitude_sd[0]) ** 2)
+    amplitude, sd = sums.amplitude[0], sums.amplitude_sd[0]
+    # what is seen above the model, coefficients held; of a line these have taken little, of a foreign spectrum all
+    residual = np.where(here.seen, here.z * here.sd, 0.0)[0].astype(float)
+    W = here.error[0].astype(float) ** -2.0
+    seen = (T @ (W * residual)) / np.maximum(T**2 @ W, np.finfo(float).tiny)
+    is_line = (amplitude * seen > 0.0) & (np.abs(amplitude) < MOST_TAKEN * np.abs(seen))
+    gain = np.where(is_line, np.nan_to_num((amplitude / sd) ** 2), 0.0)
+    if not gain.any():
+        return 0.5 * (start + stop - 1), length / BOXCAR, np.nan, np.nan
     best = int(gain.argmax())
-    return middle[best], sigma[best], sums.amplitude[0, best], WITH_WIDTH * sums.amplitude_sd[0, best]
+    return middle[best], sigma[best], amplitude[best], WITH_WIDTH * sd[best]
