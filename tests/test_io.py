@@ -351,13 +351,22 @@ def test_a_missing_array_is_answered_with_what_is_there(suffix, tmp_path):
     ):
         read(path)
     with pytest.raises(
-        ValueError, match=r"no inverse variances .* weights \(3, 4\)\. Pass ivar= .*1 / error\*\*2"
+        ValueError, match=r"no inverse variances .* weights \(3, 4\)\. Say which .* error= errors"
     ):
         read(path, flux="spectrum")
     for role in ("ivar", "grid", "ids", "mask"):
         with pytest.raises(ValueError, match=rf"no array 'nope'\. .* Pass {role}= with the right name"):
             read(path, flux="spectrum", **{"ivar": "weights", role: "nope"})
     assert read(path, flux="spectrum", ivar="weights").shape == (3, 4)
+    with pytest.raises(ValueError, match="give ivar= or error=, not both"):
+        read(path, flux="spectrum", ivar="weights", error="weights")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_errors_of_any_name(suffix, tmp_path):
+    path = store(tmp_path / f"data{suffix}", {"flux": np.ones((3, 4)), "e_lambda": np.full((3, 4), 0.5)})
+    data = read(path, error="e_lambda")
+    np.testing.assert_allclose(data.ivar / data.unit**2, 4.0)
 
 
 def test_a_flux_that_is_no_matrix(tmp_path):

@@ -150,11 +150,11 @@ def test_flagged_objects_come_first_then_others_at_random() -> None:
 
 
 def test_a_page_is_as_large_as_it_may_be(made: Sample, tmp_path: Path) -> None:
-    small = report.explore(*made, embedding=False, limit_mb=2.075)
+    small = report.explore(*made, embedding=False, limit_mb=1.575)
     carried = small.place >= 0
     assert 0 < carried.sum() < N and carried[small.flagged].all()
     text, _ = written(small, tmp_path)
-    assert len(text.encode()) < 2.075e6
+    assert len(text.encode()) < 1.575e6
     assert f"{carried.sum()} with their spectra" in text
     assert (report.explore(*made, embedding=False, spectra="flagged").place >= 0).sum() == small.flagged.sum()
     chosen = report.explore(*made, embedding=False, spectra=[1, 2])
@@ -162,17 +162,14 @@ def test_a_page_is_as_large_as_it_may_be(made: Sample, tmp_path: Path) -> None:
 
 
 def test_long_texts_count(made: Sample, tmp_path: Path) -> None:
-    """The page keeps its limit whatever the metadata; and what is asked for comes first."""
+    """The page keeps its limit whatever the metadata."""
     notes = np.array([f"{i} {'long ' * 100}" for i in range(N)])
     noted = Sample(made.fit, made.data.with_meta(note=notes), made.scores)
-    for limit, some in ((2.075, False), (2.13, True)):
-        small = report.explore(*noted, embedding=False, limit_mb=limit) if some else None
-        if small is None:
-            with pytest.raises(ValueError, match="before it holds a spectrum"):
-                report.explore(*noted, embedding=False, limit_mb=limit)
-            continue
-        assert 0 < (small.place >= 0).sum() < N
-        assert len(written(small, tmp_path)[0].encode()) < limit * 1e6
+    with pytest.raises(ValueError, match="before it holds a spectrum"):
+        report.explore(*noted, embedding=False, limit_mb=1.575)
+    small = report.explore(*noted, embedding=False, limit_mb=1.63)
+    assert 0 < (small.place >= 0).sum() < N
+    assert len(written(small, tmp_path)[0].encode()) < 1.63e6
 
 
 def test_metadata_keep_a_name_of_their_own(made: Sample) -> None:
@@ -214,7 +211,7 @@ def test_maps(made: Sample, explorer: report.Explorer, no_umap: None) -> None:
     assert mapping._principal(np.ones((1, 5))).tolist() == [[0.0, 0.0]]
 
 
-def test_a_map_is_kept_for_the_same_objects_alone(tmp_path: Path) -> None:
+def test_a_map_is_kept_for_its_own_objects_alone(tmp_path: Path) -> None:
     path, ids, points = (
         tmp_path / "embedding.csv",
         np.array(["a,b", "c"]),
@@ -224,7 +221,8 @@ def test_a_map_is_kept_for_the_same_objects_alone(tmp_path: Path) -> None:
     name, back = mapping.read_map(path, ids[::-1])
     assert name == "a map"
     np.testing.assert_array_equal(back, points[::-1])
-    assert mapping.read_map(path, ids[:1]) is None
+    np.testing.assert_array_equal(mapping.read_map(path, ids[:1])[1], points[:1])
+    assert mapping.read_map(path, np.array(["c", "d"])) is None
     assert mapping.read_map(tmp_path / "none.csv", ids) is None
     path.write_text("id,x\n1,2\n")
     assert mapping.read_map(path, ids) is None
@@ -244,7 +242,7 @@ def test_runs_of_different_ranks_are_joined(made: Sample, explorer: report.Explo
     text, page = written(both, tmp_path)
     assert [run["name"] for run in page["runs"]] == ["bin 7", "bin 12"]
     assert text.count('<script type="text/plain" id="cells-') == 2
-    tight = report.joined([explorer, other], [7, 12], facet="bin", embedding=False, limit_mb=2.16)
+    tight = report.joined([explorer, other], [7, 12], facet="bin", embedding=False, limit_mb=1.66)
     carried = tight.place >= 0
     assert carried[tight.flagged].all() and 0 < carried.sum() < 2 * N
     for row in np.flatnonzero(carried)[::17]:  # a spectrum is still that of its object
@@ -329,7 +327,8 @@ def test_what_does_not_belong_is_refused(made: Sample, explorer: report.Explorer
         (r"shape \(90, 2\); got \(3,\)", {"embedding": np.zeros(3)}),
         ("finite positions", {"lines": {"a": [np.nan]}}),
         ("positions, or", {"lines": {"a": ["x"]}}),
-        ("MB before it holds a spectrum, and its limit is", {"limit_mb": -1.0}),
+        ("positive number of megabytes", {"limit_mb": -1.0}),
+        ("MB before it holds a spectrum", {"limit_mb": 0.5}),
     ):
         with pytest.raises(ValueError, match=match):
             report.explore(*made, **{"embedding": False, **options})
@@ -389,6 +388,9 @@ def test_the_command(run: Path, capsys: pytest.CaptureFixture[str], no_umap: Non
     assert cli.main(["report", str(run), "-o", str(run / "again.html"), "--spectra", "all"]) == 0
     assert "Map:" not in capsys.readouterr().out, "the map is there"
     assert cli.main(["report", str(run), "--spectra", "flagged", "-q"]) == 0
+    assert len((run / "embedding.csv").read_text().splitlines()) > N, "a page of some does not take it away"
+    (run / "embedding.csv").unlink()
+    assert cli.main(["report", str(run), "--spectra", "flagged", "-q"]) == 0
     assert len((run / "embedding.csv").read_text().splitlines()) < 20
 
 
@@ -404,7 +406,7 @@ def test_the_command_says_in_one_line_what_is_wrong(
     assert "does not exist" in fails(tmp_path / "none")
     assert "is a file" in fails(run / "fit.h5")
     assert "no scores.h5 and no scores.json: run `robusta-prob score" in fails(tmp_path)
-    assert "before it holds a spectrum, and its limit is 0.0 MB" in fails(run, "--limit", "0")
+    assert "positive number of megabytes" in fails(run, "--limit", "0")
     assert "the folder" in fails(run, "-o", tmp_path / "none" / "page.html")
     rp.write(made.data.take(slice(10, 30)), tmp_path / "others.h5")
     assert "same objects" in fails(run, tmp_path / "others.h5")

@@ -217,6 +217,7 @@ def test_sorting(page: Any, explorer: report.Explorer) -> None:
         ("NORTH meta_sn>20", lambda c: (c["field"] == "north") & (c["meta_sn"] > 20)),
         ("meta_sn<=60 meta_sn>=60", lambda c: c["meta_sn"] == 60),
         ("field=south", lambda c: c["field"] == "south"),
+        ('field = "south" meta_sn > 20', lambda c: (c["field"] == "south") & (c["meta_sn"] > 20)),
         ("<b id=", lambda c: np.array([EVIL in pair for pair in zip(c["id"], c["field"], strict=True)])),
         ("nobody", lambda c: np.zeros(N, bool)),
     ],
@@ -228,6 +229,13 @@ def test_search(page: Any, explorer: report.Explorer, words: str, expected: Any)
     shown = page.execute_script("return explorer.state.order.map(explorer.page.named.get('id').text)")
     assert sorted(shown) == sorted(explorer.columns["id"][found].tolist())
     assert sum(state(page, "state.keep")) == found.sum()
+
+
+def test_a_search_by_what_is_no_column_says_so(page: Any) -> None:
+    choose(page, "search", "brightness > 3")
+    assert "there is no column “brightness”" in text(page, "#listed")
+    choose(page, "search", "")
+    assert text(page, "#listed") == f"{N} of {N} objects"
 
 
 def test_filters(page: Any, explorer: report.Explorer) -> None:

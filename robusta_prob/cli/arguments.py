@@ -30,7 +30,7 @@ In:   RUN, the folder of `robusta-prob fit` (or its fit.h5), and FILE, spectra o
       the fit or new ones.
 Out:  scores.csv (one line per object, the most surprising first, with all metadata columns of FILE),
       windows.csv (where flagged objects are off), surprise.png (all objects) and outliers.png (the most
-      surprising ones), in RUN unless -o says where."""
+      surprising ones), in RUN unless -o says where; scores.h5 and scores.json for `robusta-prob report`."""
 REPORT_HELP = """\
 A page to explore a run with: every object and its spectrum, linked, in one HTML file that works offline.
 
@@ -275,6 +275,7 @@ def _names(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ivar", metavar="NAME", help="(objects x pixels) inverse variances; 0 is missing")
     group.add_argument("--grid", metavar="NAME", help="(pixels) coordinates, such as wavelengths")
     group.add_argument("--ids", metavar="NAME", help="(objects) unique integers or strings")
+    group.add_argument("--error", metavar="NAME", help="(objects x pixels) errors, in place of --ivar")
     group.add_argument("--mask", metavar="NAME", help="(objects x pixels) where not 0, the cell is missing")
     group.add_argument(
         "--mask-bits",

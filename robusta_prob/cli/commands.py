@@ -19,6 +19,7 @@ from robusta_prob.cli.shared import (
     fit_file,
     law,
     load,
+    names_of,
     read,
     save,
     say,
@@ -31,7 +32,6 @@ from robusta_prob.io import atomic_path
 from robusta_prob.scoring.results import FLAG
 from robusta_prob.scoring.table import most_surprising
 
-TOO_MANY = 0.2  # share of flagged objects that says more about the model than about the objects
 ROWS_PRINTED = 10
 DEMO_RANK = 5  # that of `simulate.toy`
 OF_FIT = ("fit.h5", "basis.png", "history.png")
@@ -49,7 +49,10 @@ def run_fit(options: argparse.Namespace) -> int:
         if (folder / "scores.csv").exists():
             warn(f"scores.csv in {folder} is of an earlier fit; score again")
     say_where(options, folder, *OF_FIT)
-    say(options, "Next: " + shlex.join(["robusta-prob", "score", str(folder), options.file]))
+    say(
+        options,
+        "Next: " + shlex.join(["robusta-prob", "score", str(folder), options.file, *names_of(options)]),
+    )
     return int(fit.status.code == NON_FINITE)
 
 
@@ -156,12 +159,8 @@ def _score_and_write(fit: rp.Fit, data: rp.Dataset, options: argparse.Namespace,
     kinds, counts = np.unique(scores.object.kind[scores.flagged], return_counts=True)
     what = "; ".join(f"{kind}: {count:,}" for kind, count in zip(kinds, counts, strict=True))
     say(options, f"{flagged:,} of {n:,} objects are flagged, q < {FLAG}{f' ({what})' if what else ''}.")
-    if flagged > TOO_MANY * n:
-        warn(
-            f"{100 * flagged / n:.0f} % of the objects are flagged: that says more about the model "
-            "than about them. Try a higher rank, or --empirical-null; until then trust the ranking, not the "
-            "p-values"
-        )
+    if scores.warning:
+        warn(as_options(scores.warning, options))
     return scores
 
 

@@ -69,7 +69,8 @@ def run_report(options: argparse.Namespace) -> int:
     elif len(ids):
         say(options, f"Map: {map_of(len(ids))} of {len(ids):,} objects ...")
         name, points = residual_map(explorer)
-        write_map(kept, ids, name, points[carried])
+        if carried.all() or not kept.exists():  # a map of some is not to replace that of all
+            write_map(kept, ids, name, points[carried])
         explorer = explorer.with_map(name, points)
     report.write_page(explorer, target, title=options.title or folder.resolve().name)
     n, m = data.shape
@@ -109,7 +110,11 @@ def _spectra(folder: Path, record: dict[str, Any], options: argparse.Namespace, 
             f"the spectra of these scores are no longer {file}: say where they are, "
             f"robusta-prob report {folder} SPECTRA"
         )
-    data = rp.read(file, dtype=dtype, in_memory=not record["on_disk"], **record["names"])
+    try:
+        data = rp.read(file, dtype=dtype, in_memory=not record["on_disk"], **record["names"])
+    except ValueError as error:
+        said = ", ".join(f"{role} {name!r}" for role, name in record["names"].items()) or "the usual names"
+        raise ValueError(f"{file} is not read as the spectra that were scored ({said}): {error}") from None
     n, m = data.shape
     say(options, f"{file}: {n:,} objects x {m:,} pixels; {data.census}")
     return data

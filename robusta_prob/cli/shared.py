@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 DPI = 200
 NO_OPTIONS = {"command", "file", "fit", "run"}  # what the parser knows beside options
-ROLES = ("flux", "ivar", "grid", "ids", "mask")  # of arrays in a file
+ROLES = ("flux", "ivar", "error", "grid", "ids", "mask")  # of arrays in a file
 
 WRITTEN = {
     "survey.h5": "the spectra, for `robusta-prob fit`",
@@ -59,6 +59,13 @@ def read(options: argparse.Namespace, dtype: str) -> rp.Dataset:
     n, m = data.shape
     say(options, f"{options.file}: {n:,} objects x {m:,} pixels; {data.census}")
     return data
+
+
+def names_of(options: argparse.Namespace) -> list[str]:
+    """The arguments that say how a file is read."""
+    named = [word for role in ROLES if (name := getattr(options, role)) for word in (f"--{role}", name)]
+    bits = ["--mask-bits", ",".join(map(str, options.mask_bits))] if options.mask_bits else []
+    return named + bits + (["--on-disk"] if options.on_disk else [])
 
 
 def fit_file(run: str) -> Path:

@@ -16,7 +16,17 @@ from jaxtyping import Float, Shaped
 from robusta_prob.data import Dataset, warn_user
 from robusta_prob.io.cells import Cells, OpenCells, check_bits, chosen, one_way
 from robusta_prob.io.files import atomic_path
-from robusta_prob.io.formats import READERS, VERSION, WRITERS, Contents, as_column, by_suffix
+from robusta_prob.io.formats import (
+    READERS,
+    VERSION,
+    WRITERS,
+    Contents,
+    as_column,
+    by_suffix,
+    inventory,
+    label_of,
+    lookup,
+)
 from robusta_prob.stored import stored
 from robusta_prob.validate import check_ids
 
@@ -24,14 +34,6 @@ _IVAR = ("ivar", "inverse_variance")
 _ERROR = ("flux_error", "flux_err", "error", "sigma", "uncertainty")
 _GRID = ("grid", "wavelength", "wave", "wave_um", "wave_nm", "loglam", "lambda", "freq")
 _IDS = ("ids", "id", "source_id", "object_id")
-_GRID_LABELS = {
-    "wave": "wavelength",
-    "lambda": "wavelength",
-    "wave_um": "wavelength [um]",
-    "wave_nm": "wavelength [nm]",
-    "loglam": "log10 wavelength [Angstrom]",
-    "freq": "frequency",
-}
 _META = "meta/"  # where `write` puts the metadata, so that no column's name can be taken for a role
 
 
@@ -40,6 +42,7 @@ def read(
     *,
     flux: str = "flux",
     ivar: str | None = None,
+    error: str | None = None,
     grid: str | None = None,
     ids: str | None = None,
     mask: str | None = None,
@@ -62,8 +65,10 @@ def read(
         (N, M) measurements, in any unit.
     ivar : str, optional
         (N, M) inverse variances. By default the first of ivar, inverse_variance; else of flux_error,
-        flux_err, error, sigma, uncertainty. An array with one of these five names, given here or found, is
-        turned into 1/error^2; an error that is not positive and finite marks a missing cell.
+        flux_err, error, sigma, uncertainty, as below.
+    error : str, optional
+        (N, M) standard deviations in its place, turned into 1/error^2, as an array with one of these five
+        names is wherever it is given; one that is not positive and finite marks a missing cell.
     grid : str, optional
         (M,) pixel coordinates. By default the first of grid, wavelength, wave, wave_um, wave_nm, loglam,
         lambda, freq that has this shape; else they are 0..M-1. A `DataWarning` tells of one of another
@@ -117,7 +122,9 @@ def read(
     ('wavelength [nm]', 4.0)
     """
     path = Path(path)
-    names = {"flux": flux, "ivar": ivar, "grid": grid, "ids": ids, "mask": mask}
+    names = {"flux": flux, "ivar": ivar, "error": error, "grid": grid, "ids": ids, "mask": mask}
+    if ivar is not None and error is not None:
+        raise ValueError(f"give ivar= or error=, not both; got {ivar!r} and {error!r}")
     bits = None if mask_bits is None else check_bits(mask_bits)
     if bits is not None and mask is None:
         raise ValueError(f"mask_bits={bits} are bits of a mask: name it too, with mask=, or leave them out")
@@ -197,7 +204,7 @@ def _assemble(
         if given is not None:
             return _find(contents, role, given)
         beside = flux_key[: -len(flux_key.rpartition("/")[2])]  # "group/" where the flux is in a group
-        keys = [key for at in (beside, "") for name in known if (key := _lookup(arrays, f"{at}{name}"))]
+        keys = [key for at in (beside, "") for name in known if (key := lookup(arrays, f"{at}{name}"))]
         found = next((key for key in keys if arrays[key].shape == want), None)
         other = next((key for key in keys if arrays[key].shape not in ((), (n,))), None)
         if not found and other and role in numbered:
@@ -207,12 +214,12 @@ def _assemble(
             )
         return found
 
-    ivar_key = pick("ivar", _IVAR + _ERROR, shape)
+    errors = names["error"]
+    ivar_key = pick("ivar", _IVAR + _ERROR, shape) if errors is None else _find(contents, "error", errors)
     if ivar_key is None:
         raise ValueError(
-            f"{path} has no inverse variances or errors of the shape of {flux_key!r}, {shape}. "
-            f"It holds {_inventory(arrays)}. Pass ivar= with the name of an array of inverse variances; "
-            "or, from errors of another name, make the data with dataset(flux, 1 / error**2)"
+            f"{path} has no inverse variances or errors of the shape of {flux_key!r}, {shape}. It holds "
+            f"{inventory(arrays)}. Say which they are: ivar= names inverse variances, error= errors"
         )
     grid_key, ids_key = pick("grid", _GRID, (m,)), pick("ids", _IDS, (n,))
     if names["ids"] is None and ids_key is not None:
@@ -225,7 +232,7 @@ def _assemble(
     cells = Cells(
         arrays[flux_key],
         arrays[ivar_key],
-        ivar_key.rpartition("/")[2].lower() in _ERROR,
+        errors is not None or ivar_key.rpartition("/")[2].lower() in _ERROR,
         None if names["mask"] is None else arrays[_find(contents, "mask", names["mask"])],
         bits,
         part[1] if isinstance(part[1], slice) else slice(None) if pixels is None else pixels,  # no copies
@@ -246,8 +253,8 @@ def _assemble(
         "index": rows,
         "dtype": dtype,
         "unit": header.get("unit"),
-        "grid_name": header.get("grid_name") or _label(contents, grid_key, "pixel"),
-        "flux_name": header.get("flux_name") or _label(contents, flux_key, "flux"),
+        "grid_name": header.get("grid_name") or label_of(contents, grid_key, "pixel"),
+        "flux_name": header.get("flux_name") or label_of(contents, flux_key, "flux"),
     }
     if keep is None:  # block by block: the file's arrays and their copies would be several times the data
         return stored(cells.rows, (n, m), **labels).load()
@@ -267,30 +274,13 @@ def _metadata(contents: Contents, used: set[str | None], shape: tuple[int, int])
 
 
 def _find(contents: Contents, role: str, name: str) -> str:
-    key = _lookup(contents.arrays, name)
+    key = lookup(contents.arrays, name)
     if key is None:
-        held = _inventory(contents.arrays)
+        held = inventory(contents.arrays)
         raise ValueError(
             f"{contents.path} has no array {name!r}. It holds {held}. Pass {role}= with the right name"
         )
     return key
-
-
-def _lookup(arrays: Mapping[str, Any], name: str) -> str | None:
-    return name if name in arrays else next((key for key in arrays if key.lower() == name.lower()), None)
-
-
-def _inventory(arrays: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {tuple(array.shape)}" for name, array in arrays.items()) or "no arrays"
-
-
-def _label(contents: Contents, key: str | None, default: str) -> str:
-    if key is None:
-        return default
-    name = key.rpartition("/")[2]
-    label = _GRID_LABELS.get(name.lower(), name.lower() if name.isupper() else name)
-    unit = contents.units.get(key)
-    return f"{label.partition(' [')[0]} [{unit}]" if unit else label
 
 
 def _take_apart(data: Dataset) -> dict[str, np.ndarray]:

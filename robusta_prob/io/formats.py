@@ -22,6 +22,14 @@ VERSION = 1
 _HEADER = "robusta_prob"  # JSON, an attribute (HDF5) or a text (NPZ), with what the arrays cannot say
 _CHUNK_BYTES = 2**20
 _T = TypeVar("_T")
+_GRID_LABELS = {
+    "wave": "wavelength",
+    "lambda": "wavelength",
+    "wave_um": "wavelength [um]",
+    "wave_nm": "wavelength [nm]",
+    "loglam": "log10 wavelength [Angstrom]",
+    "freq": "frequency",
+}
 
 
 class Contents(NamedTuple):
@@ -163,3 +171,23 @@ READERS: dict[str, Callable[[Path], AbstractContextManager[Contents]]] = {
     **dict.fromkeys(_HDF5_SUFFIXES, _read_hdf5),
     **dict.fromkeys((".fits", ".fits.gz"), _read_fits),
 }
+
+
+def lookup(arrays: Mapping[str, Any], name: str) -> str | None:
+    """The array of that name, in capitals or not."""
+    return name if name in arrays else next((key for key in arrays if key.lower() == name.lower()), None)
+
+
+def inventory(arrays: Mapping[str, Any]) -> str:
+    """Names and shapes, in words."""
+    return ", ".join(f"{name} {tuple(array.shape)}" for name, array in arrays.items()) or "no arrays"
+
+
+def label_of(contents: Contents, key: str | None, default: str) -> str:
+    """The label of an axis, with the unit that the file states."""
+    if key is None:
+        return default
+    name = key.rpartition("/")[2]
+    label = _GRID_LABELS.get(name.lower(), name.lower() if name.isupper() else name)
+    unit = contents.units.get(key)
+    return f"{label.partition(' [')[0]} [{unit}]" if unit else label

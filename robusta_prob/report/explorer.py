@@ -15,7 +15,7 @@ from robusta_prob.report.codes import Codes
 CELL_BYTES = 4  # on the page: three bytes, as text
 NUMBER_BYTES = 11  # eight, as text
 ROW_BYTES = 400  # of an object's other numbers, with its spectrum
-FIXED_BYTES = 2_000_000  # of the plotting library and the page itself
+FIXED_BYTES = 1_500_000  # of the plotting library and the page itself
 MEGABYTE = 1_000_000
 
 
@@ -188,6 +188,8 @@ def room_for(limit_mb: float, other_bytes: int, spectrum_bytes: int) -> int:
     ValueError
         If the limit is no number, or there is no room even for what the page needs without a spectrum.
     """
+    if not limit_mb > 0:
+        raise ValueError(f"the limit must be a positive number of megabytes, got {limit_mb!r}")
     room = limit_mb * MEGABYTE - other_bytes
     if not room >= 0:
         raise ValueError(

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from robusta_prob.inference.results import Fit
 from robusta_prob.scoring.results import FLAG, Surprise
 
+CAREFUL = "Careful"  # name of the fact that is told in the head of the page, too
 P_BINS = 20
 
 
@@ -27,13 +28,15 @@ def facts_of(fit: Fit, scores: Surprise) -> tuple[tuple[str, str], ...]:
     facts += [
         ("Null law of z", str(scores.null)),
         ("Bulk of the objects", str(scores.empirical)),
-        ("Flagged", f"{flagged:,} of {n:,} objects at q < {FLAG:g}: {flagged * FLAG:.3g} of them expected "
-                    "to be normal, at most"),
+        ("Flagged", f"{flagged:,} of {n:,} objects at q < {FLAG:g}" + ("" if scores.warning else
+                    f": {flagged * FLAG:.3g} of them expected to be normal, at most")),
         ("Kinds", ", ".join(f"{c:,} {kind}" for kind, c in zip(kinds, counts, strict=True))
                   or "none"),
         ("p < 0.01", f"{int((known < 0.01).sum()):,} objects; {0.01 * len(known):.3g} would be, "
                      "were all of them normal"),
     ]  # fmt: skip
+    if scores.warning:
+        facts.insert(0, (CAREFUL, scores.warning.replace("`empirical_null`", "an empirical null")))
     if len(known) < n:
         facts.append(("Without a score", f"{n - len(known):,} objects"))
     return tuple(facts)

@@ -65,7 +65,7 @@ def map_of(n: int) -> str:
 
 
 def read_map(path: str | os.PathLike[str], ids: Shaped[np.ndarray, " some"]) -> tuple[str, np.ndarray] | None:
-    """The name of the map in `path`, and the places of these objects, if it is of them and of no others."""
+    """The name of the map in `path`, and the places of these objects, if it has all of them."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             lines = list(csv.DictReader(file))
@@ -74,7 +74,7 @@ def read_map(path: str | os.PathLike[str], ids: Shaped[np.ndarray, " some"]) -> 
     except (OSError, KeyError, TypeError, ValueError):
         return None
     wanted = [str(one) for one in ids]
-    if len(names) != 1 or set(wanted) != set(places):
+    if len(names) != 1 or not set(wanted) <= set(places):
         return None
     return names.pop(), np.array([places[one] for one in wanted])
 

@@ -14,6 +14,7 @@ from robusta_prob.inference.results import Fit, Projection
 from robusta_prob.io import atomic_path
 from robusta_prob.report.building import explore
 from robusta_prob.report.explorer import Explorer
+from robusta_prob.report.facts import CAREFUL
 from robusta_prob.report.packing import as_json, packed_cells, packed_page
 from robusta_prob.scoring.results import Surprise
 
@@ -74,6 +75,7 @@ def write_page(explorer: Explorer, path: str | os.PathLike[str], *, title: str =
     from robusta_prob.report.figures import document
 
     # drawn in this order: the most surprising ones are on top of all others
+    doubtful = any(name == CAREFUL for run in explorer.runs for name, _ in run.facts)
     ordered = explorer.take(np.argsort(-explorer.columns["rank"], kind="stable"))
     page = as_json(packed_page(ordered, title=title, palette=list(Cividis256[::-1][BRIGHT:])))
     text = file_html(
@@ -85,6 +87,7 @@ def write_page(explorer: Explorer, path: str | os.PathLike[str], *, title: str =
             "heading": html.escape(title),
             "style": _part("page.css"),
             "summary": summary_of(explorer),
+            "careful": ": careful, too many are flagged" if doubtful else "",
             "script": "\n".join(_part(f"{name}.js") for name in SCRIPTS),
             "page": page,
             "cells": CELLS,

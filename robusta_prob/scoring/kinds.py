@@ -235,7 +235,7 @@ def _line(
     T = np.exp(-0.5 * ((pixel - middle[:, None]) / sigma[:, None]) ** 2)
     sums = matched(T, here, fit.basis[:, reach].astype(float), V[row : row + 1], null)
     amplitude, sd = sums.amplitude[0], sums.amplitude_sd[0]
-    # what is seen above the model, coefficients held; of a line these have taken little, of a foreign spectrum all
+    # what is left above the model: of a line coefficients have taken little, of a foreign spectrum nearly all
     residual = np.where(here.seen, here.z * here.sd, 0.0)[0].astype(float)
     W = here.error[0].astype(float) ** -2.0
     seen = (T @ (W * residual)) / np.maximum(T**2 @ W, np.finfo(float).tiny)

@@ -18,6 +18,7 @@ from robusta_prob.scoring.lines import Line
 from robusta_prob.scoring.search import Search
 
 FLAG = 0.05  # q-value below which an object is flagged
+TOO_MANY = 0.2  # share of flagged objects that says more about the model than about the objects
 BY_ERROR = "by error"  # the empirical null of objects with similar errors
 
 
@@ -111,6 +112,17 @@ class Surprise:
         """Its natural logarithm [nats], where it underflows."""
         lines = (one.log_p for one in self.lines.values()) if self.settings.flag_lines else ()
         return np.fmin.reduce([self.object.log_p, self.object.log_p_run, *lines])
+
+    @property
+    def warning(self) -> str:
+        """What to know before the list is believed; "" where there is nothing."""
+        share = float(self.flagged.mean()) if len(self.ids) else 0.0
+        if share <= TOO_MANY:
+            return ""
+        return (
+            f"{100 * share:.0f} % of the objects are flagged: that says more about the model than about "
+            "them. Try a higher rank, or `empirical_null`; until then trust the ranking, not the p-values"
+        )
 
     @property
     def cells_in_memory(self) -> bool:

@@ -154,7 +154,7 @@ def most_surprising(scores: Surprise, rows: int) -> str:
     lines = [["rank", "id", *(name for name, _, _ in shown)]]
     for rank, row in enumerate(scores.ranking[:rows], 1):
         values = (format(column[row], style) for _, column, style in shown)
-        lines.append([str(rank), str(scores.ids[row]), *values])
+        lines.append([str(rank), " ".join(str(scores.ids[row]).split()), *values])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(word.rjust(width) for word, width in zip(line, widths, strict=True)) for line in lines

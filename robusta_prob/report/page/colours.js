@@ -59,9 +59,9 @@ function categories(column, ofKinds) {
     else if (ofKinds && KINDS[word]) looks.set(word, KINDS[word]);
     else if (column.kind === "flag") looks.set(word, LOOKS[1]);
     else if (order.length <= LOOKS.length || used < LOOKS.length - 1) looks.set(word, LOOKS[used++]);
-    else looks.set(word, [GREY, "circle"]);
+    else looks.set(word, [GREY, "square"]);
   }
-  const isOther = (word) => word !== "" && word !== "no" && looks.get(word)[0] === GREY;
+  const isOther = (word) => looks.get(word)[0] === GREY && looks.get(word)[1] === "square";
   const others = order.filter(isOther);
   const legend = order.filter((word) => !isOther(word)).map((word) => {
     const entry = element("span"), [colour, marker] = looks.get(word);
@@ -71,7 +71,7 @@ function categories(column, ofKinds) {
   });
   if (others.length) {
     const entry = element("span");
-    entry.innerHTML = `<svg viewBox="0 0 14 14" fill="${GREY}">${SHAPES.circle}</svg>`;
+    entry.innerHTML = `<svg viewBox="0 0 14 14" fill="${GREY}">${SHAPES.square}</svg>`;
     entry.append(`${others.length} others (${others.reduce((sum, word) => sum + counts.get(word), 0)})`);
     legend.push(entry);
   }

@@ -86,7 +86,8 @@ window.startExplorer = function (doc, fixed) {
     parts.push(element("span", `badge${flagged[row] ? " flagged" : ""}`, what));
     for (const [name, label] of [["rank", "rank"], ["minus_log10_p", "p"], ["minus_log10_p_run", "p of runs"], ["q_any", "q"], ["sn", "S/N"]]) {
       if (!named(name)) continue;
-      const words = name.startsWith("minus") ? probability(named(name).values[row]) : named(name).text(row);
+      const value = named(name).values[row];
+      const words = name.startsWith("minus") ? probability(value) : name === "q_any" && value ? probability(-Math.log10(value)) : named(name).text(row);
       parts.push(element("span", "", `${label} ${words || "unknown"}`));
     }
     const reason = named("reason") && named("reason").text(row);
@@ -186,8 +187,9 @@ window.startExplorer = function (doc, fixed) {
   // The list ------------------------------------------------------------------------------------------
 
   function list() {
+    const { holds, unknown } = searched(by("search").value, page);
     state.keep = filtered(page, {
-      search: by("search").value,
+      found: holds,
       flagged: by("only-flagged").checked,
       only: by("only").checked,
       carried: by("only-carried").checked,
@@ -196,7 +198,9 @@ window.startExplorer = function (doc, fixed) {
     });
     state.order = sorted(page, state.keep, state.sort);
     filter.booleans = state.keep;
-    by("listed").textContent = `${state.order.length} of ${n} objects`;
+    by("listed").textContent = unknown.length
+      ? `there is no column “${unknown[0]}”: its name is in the tip of its heading`
+      : `${state.order.length} of ${n} objects`;
     table.show(state);
     selectionChanged();
   }
@@ -210,7 +214,8 @@ window.startExplorer = function (doc, fixed) {
   }
 
   function exportRows() {
-    return state.selected.size ? everybody.filter((row) => state.selected.has(row)).reverse() : state.order;
+    const all = sorted(page, everybody.map(() => true), state.sort); // a selection need not be listed
+    return state.selected.size ? all.filter((row) => state.selected.has(row)) : state.order;
   }
 
   function exported() {

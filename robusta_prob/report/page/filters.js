@@ -4,28 +4,33 @@ const COMPARE = {
   ">": (a, b) => a > b, "<": (a, b) => a < b, ">=": (a, b) => a >= b, "<=": (a, b) => a <= b, "=": (a, b) => a === b,
 };
 
-// 'foreign "star 4" sn>20' as a test of a row: all words must be in it, all comparisons must hold.
+// 'foreign "star 4" sn > 20 kind="isolated pixels"' as a test of a row: all words must be in it, all comparisons
+// must hold. `unknown` are names that are compared with something and are no column.
 function searched(text, page) {
-  const words = [], comparisons = [];
-  for (const [, quoted, bare] of text.toLowerCase().matchAll(/"([^"]+)"|(\S+)/g)) {
-    const word = quoted || bare;
-    const [, name, sign, number] = /^([^<>=]+)(>=|<=|>|<|=)(.+)$/.exec(word) || [];
-    const column = name && page.columns.find((one) => one.name.toLowerCase() === name);
-    if (column && column.kind === "number" && number.trim() !== "" && !Number.isNaN(Number(number))) {
-      comparisons.push((row) => COMPARE[sign](column.values[row], Number(number)));
-    } else if (column && sign === "=") {
-      comparisons.push((row) => column.text(row).toLowerCase() === number);
-    } else words.push(word);
+  const words = [], comparisons = [], unknown = [];
+  const asked = text.toLowerCase().matchAll(/([^\s<>="]+)\s*(>=|<=|>|<|=)\s*(?:"([^"]*)"|(\S+))|"([^"]+)"|(\S+)/g);
+  for (const [, name, sign, within, bare, quoted, word] of asked) {
+    if (name === undefined) {
+      words.push(quoted === undefined ? word : quoted);
+      continue;
+    }
+    const value = within === undefined ? bare : within;
+    const column = page.columns.find((one) => one.name.toLowerCase() === name || one.label.toLowerCase() === name);
+    if (!column) unknown.push(name);
+    else if (column.kind === "number" && value.trim() !== "" && !Number.isNaN(Number(value))) {
+      comparisons.push((row) => COMPARE[sign](column.values[row], Number(value)));
+    } else comparisons.push((row) => sign === "=" && column.text(row).toLowerCase() === value);
   }
   const texts = page.columns.filter((column) => column.kind === "text" || column.name === "id" || column.name === page.facet);
-  return (row) =>
-    comparisons.every((holds) => holds(row)) &&
+  const holds = (row) =>
+    comparisons.every((one) => one(row)) &&
     words.every((word) => texts.some((column) => column.text(row).toLowerCase().includes(word)));
+  return { holds, unknown };
 }
 
 function filtered(page, wanted) {
   const flagged = page.named.get("flagged").values, only = page.only && page.named.get(page.only[0]).values;
-  const facet = page.facet && page.named.get(page.facet), found = searched(wanted.search, page);
+  const facet = page.facet && page.named.get(page.facet);
   const keep = new Array(page.run.length);
   for (let row = 0; row < keep.length; row++) {
     keep[row] =
@@ -34,7 +39,7 @@ function filtered(page, wanted) {
       (!wanted.carried || page.place[row] >= 0) &&
       (!wanted.selection || wanted.selection.has(row)) &&
       (wanted.facet === "" || facet.text(row) === wanted.facet) &&
-      found(row);
+      wanted.found(row);
   }
   return keep;
 }
