@@ -185,8 +185,25 @@ def test_auc_and_precision_by_hand():
 def test_components_are_interpolated():
     ranks, values = np.array([2, 4, 8]), np.array([3.0, 2.0, 1.0])
     assert tables.needed(ranks, values, 2.5) == 3.0
-    assert tables.needed(ranks, values, 5.0) == 2.0
+    assert tables.needed(ranks, values, 5.0) == 0.0, "fewer may do"
     assert math.isnan(tables.needed(ranks, values, 0.5))
+
+
+def test_scores_and_kinds_by_hand():
+    """Six objects: two giants, a galaxy, a star, two dwarfs; the second giant cannot be scored."""
+    kinds = np.array(["GIANT", "GIANT", "GALAXY", "STAR", "VLM", "VLM"])
+    meta = {"object_type": kinds, "metallicity_class": 6 * [""], "sbinary": 6 * [""]}
+    meta |= {"quality": 6 * ["OK"], "spex_type": 6 * ["M8"], "source_key": list("aabcde")}
+    data = rp.dataset(np.ones((6, 3)), np.ones((6, 3)), meta=meta)
+    score = np.array([5.0, np.nan, 2.0, 4.0, 3.0, 1.0])
+    told = strangers.by_kind(score, data, 3)
+    assert told["giants"] == (0.5, 1) and told["galaxies"] == (0.5, 0)
+    assert [mask.sum() for mask in strangers.targets(data).values()] == [3, 4]
+    samples = strangers.resamples(data, 50, 0)
+    assert all(np.isin(0, rows) == np.isin(1, rows) for rows in samples), "spectra of a source stay together"
+    one = strangers.judged(score, kinds != "VLM", samples, 2)
+    assert one.auc == pytest.approx(5 / 8) and one.precision == 1.0
+    assert tables._less(one, one) == {"auc": [0.0, 0.0], "precision": [0.0, 0.0]}
 
 
 # All of it -------------------------------------------------------------------------------------------
@@ -223,7 +240,12 @@ def _everything_is_written(out):
     found = results["search"]["3"][OURS][strangers.OURS_SCORE]
     assert 0.5 < found[strangers.NO_DWARF]["auc"] <= 1.0
     assert found[strangers.NO_ULTRACOOL_DWARF]["ours minus this"]["auc"] == [0.0, 0.0]
-    assert "ours minus the other" in (out / "tables.md").read_text()
+    text = (out / "tables.md").read_text()
+    assert all(
+        words in text for words in ("ours minus the other", "dwarf by dwarf", "natural minus injected")
+    )
+    for told in results["dwarfs"][NATURAL][OURS].values():
+        assert 0.0 < told["share"][0] < 1.0 and told["share"][1] > 0.0
 
 
 def _what_is_removed_comes_back_the_same(config, monkeypatch):

@@ -56,7 +56,7 @@ class Fits:
     """Who learns, and how many basis vectors."""
 
     methods: tuple[str, ...] = METHODS
-    ranks: tuple[int, ...] = (4, 8, 16)
+    ranks: tuple[int, ...] = (2, 4, 6, 8, 16)
     floor: float = 0.02  # of every error, in units of the median flux, where a method does not learn it
     robustness: float = 3.0  # Q of robusta-hmf
     clip: float = 5.0  # sigma
@@ -79,7 +79,7 @@ class Judging:
 class Strangers:
     """The search: all objects teach, and all are scored."""
 
-    ranks: tuple[int, ...] = (4, 8, 16)
+    ranks: tuple[int, ...] = (2, 4, 6, 8, 16)
     rank: int = 8  # of the table and the pictures, as in the first measurement
     leading: int = 50
     bootstrap: int = 500  # resamples of the sources, for standard errors

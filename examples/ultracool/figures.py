@@ -128,9 +128,8 @@ def needed(results: dict[str, Any], config: Config) -> Figure:
         table = results["components"].get(contamination, {})
         for place, method in enumerate(config.fits.methods):
             colour, mark, line = LOOKS[method]
-            pairs = np.array(
-                [table.get(method, {}).get(str(v), (np.nan, np.nan)) for v in tables.LEVELS], float
-            )
+            counted = [table.get(method, {}).get(str(v), (np.nan, np.nan)) for v in tables.LEVELS]
+            pairs = np.array([(np.nan, np.nan) if isinstance(x, str) else x for x in counted], float)
             x = np.arange(len(levels)) + 0.06 * (place - 2.5)
             look = {"color": colour, "marker": mark, "ls": line, "ms": 4, "lw": 1.1, "elinewidth": 0.9}
             top.errorbar(x, pairs[:, 0], np.nan_to_num(pairs[:, 1]), label=method, **look)

@@ -50,6 +50,14 @@ class Judgement(NamedTuple):
     by_class: dict[str, float]  # mean density of M, L and T dwarfs
 
 
+class Told(NamedTuple):
+    """Of one basis, object by object."""
+
+    density: np.ndarray  # (N,) sum of log predictive densities of the hidden cells [nats], and
+    count: np.ndarray  # (N,) how many there are
+    rms_z: np.ndarray  # (N,) of residual / S over the hidden cells; NaN where there is none
+
+
 def laws(settings: Judging) -> tuple[Law, Law]:
     """The common law of the tables, and the one that checks it."""
     return (
@@ -109,29 +117,36 @@ def log_density(residual: np.ndarray, variance: np.ndarray, nu: float) -> np.nda
     return constant - 0.5 * np.log(nu * math.pi * variance) - 0.5 * (nu + 1.0) * np.log1p(z2 / nu)
 
 
-def judge(basis: np.ndarray, cells: Cells, law: Law) -> Judgement:
-    """What a basis says of the hidden cells; NaN of a basis that is not finite."""
-    if not np.isfinite(basis).all():
-        return Judgement(*[math.nan] * 4, {})
+def object_by_object(basis: np.ndarray, cells: Cells, law: Law) -> Told:
+    """What a finite basis says of the hidden cells of each object."""
     A, covariance = project(basis, cells.flux, cells.ivar, cells.shown, law)
     scale2 = np.where(cells.hidden, variance(cells.ivar, law), 1.0)
     spread = np.einsum("km,nkl,lm->nm", basis, covariance, basis, optimize=True)
     residual = cells.flux - A @ basis
-    cell = np.where(cells.hidden, log_density(residual, scale2 + spread, law.nu), 0.0)
+    density = np.where(cells.hidden, log_density(residual, scale2 + spread, law.nu), 0.0).sum(1)
     count = cells.hidden.sum(1)
-    some = count > 0
-    seen = cells.ivar > 0
+    with np.errstate(invalid="ignore"):
+        rms_z = np.sqrt((cells.hidden * residual**2 / scale2).sum(1) / count)
+    return Told(density, count, rms_z)
+
+
+def judge(basis: np.ndarray, cells: Cells, law: Law) -> Judgement:
+    """The same of all together; NaN of a basis that is not finite."""
+    if not np.isfinite(basis).all():
+        return Judgement(*[math.nan] * 4, {})
+    density, count, rms_z = object_by_object(basis, cells, law)
+    some, seen = count > 0, cells.ivar > 0
     by_class = {
-        str(letter): float(cell[here].sum() / count[here].sum())
+        str(letter): float(density[here].sum() / count[here].sum())
         for letter in np.unique(cells.classes)
         if (here := (cells.classes == letter) & some).any()
     }
     whole, _ = project(basis, cells.flux, cells.ivar, seen, law)
     fitted = (cells.flux - whole @ basis) ** 2 / np.where(seen, variance(cells.ivar, law), np.inf)
     return Judgement(
-        density=float(cell.sum() / count.sum()),
-        median_density=float(np.median(cell.sum(1)[some] / count[some])),
-        rms_z=float(np.median(np.sqrt((cells.hidden * residual**2 / scale2).sum(1)[some] / count[some]))),
+        density=float(density.sum() / count.sum()),
+        median_density=float(np.median(density[some] / count[some])),
+        rms_z=float(np.median(rms_z[some])),
         rms_z_fitted=float(np.median(np.sqrt(fitted.sum(1) / np.maximum(seen.sum(1), 1)))),
         by_class=by_class,
     )

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from examples.ultracool import judge, rivals, splits, strangers, survey
 from examples.ultracool.config import INJECTED, NATURAL, Config
+from examples.ultracool.dwarfs import held_out
 from examples.ultracool.splits import Half
 from examples.ultracool.store import agreement_path, basis_path, judged_path, load, write_array, write_json
 from robusta_prob.cli.shared import keep_compiled
@@ -79,10 +80,7 @@ def do(config: Config, task: Task) -> int:
         train = splits.training(data, which, config.splits, config.contamination)
         write_array(rivals.learn(task.method, train, task.rank, config.fits), path)
     basis = np.load(path)
-    held_out = splits.halves(data, config.splits, which.split)[1 - which.half]
-    held_out = held_out[survey.clean(data)[held_out]]
-    seed = 1000 * config.judging.seed + 2 * which.split + which.half
-    cells = judge.cells_of(data.take(held_out), config.judging, seed)
+    _, cells = held_out(config, which.split, which.half)
     told = {law.name: judge.judge(basis, cells, law)._asdict() for law in judge.laws(config.judging)}
     write_json(told, judged_path(config, which, task.method, task.rank))
     return 1

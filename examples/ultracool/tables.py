@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import robusta_prob as rp
-from examples.ultracool import strangers
+from examples.ultracool import dwarfs, strangers
 from examples.ultracool.config import INJECTED, NATURAL, OURS, OURS_FLOOR, Config
 from examples.ultracool.splits import Half
 from examples.ultracool.store import agreement_path, judged_path, load, scores_path, write_json
@@ -88,13 +88,16 @@ def paired(
 
 
 def needed(ranks: np.ndarray, values: np.ndarray, level: float) -> float:
-    """Components at which a falling curve reaches a level, interpolated between ranks; NaN where never."""
+    """Components at which a falling curve reaches a level, interpolated between ranks; NaN where never.
+
+    0 where it is below at the smallest rank that was tried: then nobody knows.
+    """
     best = np.minimum.accumulate(values)
     if not best[-1] <= level:
         return math.nan
     first = int(np.argmax(best <= level))
     if first == 0:
-        return float(ranks[0])
+        return 0.0
     share = (best[first - 1] - level) / (best[first - 1] - best[first])
     return float(ranks[first - 1] + share * (ranks[first] - ranks[first - 1]))
 
@@ -107,10 +110,15 @@ def components(found: dict[str, Any], contamination: str, size: str = f"rms_z, {
         common = sorted(set.intersection(*(set(by_rank[str(k)]["splits"]) for k in ranks)))
         curves = [[by_rank[str(k)][size][by_rank[str(k)]["splits"].index(s)] for k in ranks] for s in common]
         table[method] = {
-            str(level): mean_and_error(np.array([needed(ranks, np.array(c), level) for c in curves]))
+            str(level): _counted(ranks, np.array([needed(ranks, np.array(c), level) for c in curves]))
             for level in LEVELS
         }
     return table
+
+
+def _counted(ranks: np.ndarray, needed_: np.ndarray) -> tuple[float, float] | str:
+    """Mean and error over the splits; in words where the smallest rank was enough in one of them."""
+    return f"≤ {ranks[0]}" if (needed_ == 0.0).any() else mean_and_error(needed_)
 
 
 def search_table(config: Config, data: rp.Dataset) -> dict[str, Any]:
@@ -156,6 +164,12 @@ def main(config: Config) -> dict[str, Any]:
     results = {
         "splits": found,
         "components": {kind: components(found, kind) for kind in found},
+        "dwarfs": {
+            kind: dwarfs.compared(config, kind, rank)
+            for kind in found
+            for rank in (config.strangers.rank,)
+            if rank in config.fits.ranks
+        },
         "search": search_table(config, load(config.files.data)),
     }
     write_json(results, config.files.output / "results.json")
@@ -170,7 +184,9 @@ def written(config: Config, results: dict[str, Any]) -> Iterator[str]:
     for contamination, by_method in found.items():
         yield from _judged(config, contamination, by_method)
         yield from _differences(config, contamination, found)
+        yield from _dwarfs(config, contamination, results["dwarfs"].get(contamination, {}))
         yield from _components(contamination, results["components"][contamination])
+    yield from _injections(config, found)
     for rank, methods in results["search"].items():
         yield from _search(rank, methods, config.strangers.leading)
 
@@ -230,12 +246,41 @@ def _differences(config: Config, contamination: str, found: dict[str, Any]) -> I
                     yield _row([str(rank), other, *map(_with_error, pairs)])
 
 
+def _dwarfs(config: Config, contamination: str, table: dict[str, Any]) -> Iterator[str]:
+    rank = config.strangers.rank
+    yield f"\n{contamination.capitalize()} contamination, K = {rank}: dwarf by dwarf, over all splits\n"
+    yield _row(["", "other", "dwarfs described better", "gain [nats per pixel]"])
+    yield "|---" * 4 + "|"
+    for one, by_other in table.items():
+        for other, told in by_other.items():
+            yield _row([one, other, _with_error(told["share"], 2), _with_error(told["gain"])])
+
+
+def _injections(config: Config, found: dict[str, Any]) -> Iterator[str]:
+    yield "\nWhat is injected costs: density, natural minus injected, within each split\n"
+    yield _row(["", *(f"K = {rank}" for rank in sorted(config.fits.ranks))])
+    yield "|---" * (1 + len(config.fits.ranks)) + "|"
+    for method in config.fits.methods:
+        costs = []
+        for rank in sorted(config.fits.ranks):
+            try:
+                a, b = (found[kind][method][str(rank)] for kind in (NATURAL, INJECTED))
+            except KeyError:
+                costs.append((math.nan, math.nan))
+                continue
+            size = f"density, {COMMON}"
+            common = sorted(set(a["splits"]) & set(b["splits"]))
+            values = [a[size][a["splits"].index(s)] - b[size][b["splits"].index(s)] for s in common]
+            costs.append(mean_and_error(np.array(values)))
+        yield _row([method, *map(_with_error, costs)])
+
+
 def _components(contamination: str, table: dict[str, Any]) -> Iterator[str]:
     yield f"\n{contamination.capitalize()} contamination: components for a median rms z of hidden segments\n"
     yield _row(["", *(f"{level:g}" for level in LEVELS)])
     yield "|---" * (len(LEVELS) + 1) + "|"
     for method, row in table.items():
-        yield _row([method, *(_with_error(pair, 1) for pair in row.values())])
+        yield _row([method, *(x if isinstance(x, str) else _with_error(x, 1) for x in row.values())])
 
 
 def _search(rank: str, methods: dict[str, Any], leading: int) -> Iterator[str]:
