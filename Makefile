@@ -41,7 +41,7 @@ gaia: .venv/.dev  ## search a small simulated Gaia RVS survey for strange stars,
 	$(BIN)/python -m examples.gaia_rvs run --simulate small -o gaia_run
 
 DATA ?= ../shared/data/spex_prism.npz
-ultracool: .venv/.dev .venv-robusta-hmf/.done  ## robust and other bases of real spectra, in ./ultracool_run (an hour); simulated ones where DATA=... is not there
+ultracool: .venv/.dev .venv-robusta-hmf/.done  ## robust and other bases of real spectra, in ./ultracool_run (two hours); simulated ones where DATA=... is not there
 	$(BIN)/python -m examples.ultracool run $(if $(wildcard $(DATA)),--data $(DATA),--simulate full) -o ultracool_run
 
 bench: .venv/.bench .venv-robusta-hmf/.done  ## run the benchmarks
