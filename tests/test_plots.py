@@ -511,7 +511,7 @@ def test_object_panels_show_data_model_residual_and_weight(
     )
     assert top.get_ylabel() == data.labels.flux_name
     assert bottom.get_xlabel() == "wavelength [nm]"
-    assert f"id {data.ids[row]}: p = " in top.get_title(loc="left")
+    assert f"id {data.ids[row]}: least p = " in top.get_title(loc="left")
     assert drawn(figure)
 
 
@@ -618,16 +618,17 @@ def test_header_tells_all_scores_of_the_object(
     one = np.arange(N) == row
     o = scores.object
     put = {
-        "log_p": -np.log(1e40), "q_value": 0.0, "p_run": 0.25, "p_pixel": 1e-6, "p_mahalanobis": np.nan,
+        "log_p": -np.log(1e40), "q_any": 0.0, "log_p_run": np.log(0.25), "p_pixel": 1e-6, "p_mahalanobis": np.nan,
         "scale": 1.25, "mahalanobis": 12.0, "score": 1234.0, "kind": "lines",
     }  # fmt: skip
     o = o._replace(**{name: np.where(one, value, getattr(o, name)) for name, value in put.items()})
     many = with_windows(scores, row, *((10 * i, 10 * i + 3, -float(i)) for i in range(1, 11)))
     figure = plots.object_panels(fit, data, dataclasses.replace(many, object=o), row, projection)
     first, second, third, *windows = figure.axes[0].get_title(loc="left").split("\n")
-    assert first == f"id {data.ids[row]}: p = $10^{{-40}}$, lines"
+    assert first == f"id {data.ids[row]}: least p = $10^{{-40}}$, lines"
     assert second == (
-        "q = $<10^{-300}$, strangest run p = 0.25, strangest pixel p = $10^{-6}$, score 1,234 nats"
+        "as a whole p = $10^{-40}$, strangest run p = 0.25 (q = $<10^{-300}$), "
+        "strangest pixel p = $10^{-6}$, score 1,234 nats"
     )
     assert third.startswith("robust scale of z 1.25, Mahalanobis distance² 12 (p = unknown), ")
     assert third.endswith("in the training set")

@@ -385,6 +385,8 @@ def test_the_command(run: Path, capsys: pytest.CaptureFixture[str], no_umap: Non
     out = capsys.readouterr().out
     assert "Map: PCA of residuals" in out and "90 of 90 objects, 90 with their spectra" in out
     assert "<title>Mine</title>" in (run / "report.html").read_text()
+    assert cli.main(["report", str(run), "--lines", "K=99", "-q"]) == 0
+    assert "--lines K: none of these is within the grid, 400 to 480" in capsys.readouterr().err
     assert cli.main(["report", str(run), "-o", str(run / "again.html"), "--spectra", "all"]) == 0
     assert "Map:" not in capsys.readouterr().out, "the map is there"
     assert cli.main(["report", str(run), "--spectra", "flagged", "-q"]) == 0

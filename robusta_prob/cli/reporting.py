@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import robusta_prob as rp
-from robusta_prob.cli.shared import ROLES, say
+from robusta_prob.cli.shared import ROLES, say, warn
 from robusta_prob.io import atomic_path
 from robusta_prob.io.files import check_writable
 
@@ -47,6 +47,10 @@ def run_report(options: argparse.Namespace) -> int:
     check_writable(target)
     fit, scores = rp.load(folder / record["fit"]), rp.load(folder / SCORES)
     data = _spectra(folder, record, options, str(fit.dtype))
+    low, high = float(data.grid.min()), float(data.grid.max())
+    for name, places in (options.lines or {}).items():
+        if not any(low <= place <= high for place in places):
+            warn(f"--lines {name}: none of these is within the grid, {low:g} to {high:g}")
     with rp.Progress("spectra", disable=options.quiet) as bar:
         explorer = report.explore(
             fit,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from robusta_prob.data import Dataset, warn_user
+from robusta_prob.data import Dataset
 from robusta_prob.inference.belonging import check_same_objects, check_same_pixels
 from robusta_prob.inference.progress import Rows
 from robusta_prob.inference.projection import project
@@ -102,7 +102,7 @@ def explore(
     >>> data = rp.simulate.toy(200, 150, seed=1).data
     >>> fit = rp.fit(data, rank=5)
     >>> report.explore(fit, data, rp.surprise(fit, data), embedding=False)
-    Explorer(200 objects, 200 with spectra, 33 columns)
+    Explorer(200 objects, 200 with spectra, 32 columns)
     """
     if scores.origin is not None and scores.origin.fit != mark_of(fit):
         raise ValueError("the scores are of another fit: score these spectra with this one")
@@ -112,9 +112,6 @@ def explore(
         check_same_objects(projection, data, fit=fit)
     points = checked_points(embedding, data.shape[0])
     sets = _checked_lines(scores.settings.lines if lines is None else lines)
-    ends = data.grid.min(), data.grid.max()
-    if outside := [name for pairs in sets.values() for name, x in pairs if not ends[0] <= x <= ends[1]]:
-        warn_user(f"lines outside the grid, {ends[0]:g} to {ends[1]:g}, cannot be seen: {', '.join(outside)}")
     survey = scores if survey is None else survey
 
     n, m = data.shape
