@@ -618,8 +618,8 @@ def test_header_tells_all_scores_of_the_object(
     one = np.arange(N) == row
     o = scores.object
     put = {
-        "log_p": -np.log(1e40), "q_any": 0.0, "log_p_run": np.log(0.25), "p_pixel": 1e-6, "p_mahalanobis": np.nan,
-        "scale": 1.25, "mahalanobis": 12.0, "score": 1234.0, "kind": "lines",
+        "log_p": -np.log(1e40), "q_any": 0.0, "log_p_run": np.log(0.25), "p_pixel": 1e-6,
+        "p_mahalanobis": np.nan, "scale": 1.25, "mahalanobis": 12.0, "score": 1234.0, "kind": "lines",
     }  # fmt: skip
     o = o._replace(**{name: np.where(one, value, getattr(o, name)) for name, value in put.items()})
     many = with_windows(scores, row, *((10 * i, 10 * i + 3, -float(i)) for i in range(1, 11)))
